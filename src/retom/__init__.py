@@ -1,0 +1,48 @@
+"""ReToM: token merging that makes text-to-image diffusion models cheaper to run, without training.
+
+```python
+import retom
+
+handle = retom.apply(pipe, ratio=0.5)  # a diffusers pipeline or its UNet
+image = pipe("a red apple").images[0]  # nothing else changes
+print(handle.summary())
+handle.remove()
+```
+"""
+
+from retom import methods
+from retom.config import Config
+from retom.errors import (
+    AlreadyAppliedError,
+    BudgetError,
+    ConfigError,
+    RetomError,
+    ShapeError,
+    UnsupportedModelError,
+)
+from retom.grid import Grid
+from retom.handle import Handle, applied, apply, handle_of
+from retom.methods import ReToM
+from retom.plan import Plan
+from retom.summary import Summary
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AlreadyAppliedError",
+    "BudgetError",
+    "Config",
+    "ConfigError",
+    "Grid",
+    "Handle",
+    "Plan",
+    "ReToM",
+    "RetomError",
+    "ShapeError",
+    "Summary",
+    "UnsupportedModelError",
+    "applied",
+    "apply",
+    "handle_of",
+    "methods",
+]

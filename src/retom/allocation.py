@@ -1,0 +1,111 @@
+"""Allocations: which R tokens of a grid go, given how similar each is to its representative.
+
+Every allocation removes exactly R tokens on any grid, R a function of sizes alone. Sorts are stable, so
+ties go to the lowest index and a plan is the same on every run.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Literal, get_args
+
+import torch
+
+from retom.errors import BudgetError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from retom.grid import Windows
+
+Allocation = Literal["similarity", "coherence", "uniform"]
+ALLOCATIONS: tuple[str, ...] = get_args(Allocation)
+
+
+def num_removed(ratio: float, windows: Windows) -> int:
+    """Tokens to remove, R = floor(ratio N).
+
+    The product is rounded at the ninth decimal first, so that 0.29 of 100 tokens is 29 although
+    ``0.29 * 100`` is slightly less in binary.
+
+    Raises:
+        BudgetError: R is more than N - num_windows: each window keeps its representative.
+    """
+    grid = windows.grid
+    removed = math.floor(round(ratio * grid.num_tokens, 9))
+    most = grid.num_tokens - windows.count
+    if removed > most:
+        limit = math.floor(most / grid.num_tokens * 1000) / 1000
+        raise BudgetError(
+            f"ratio {ratio:g} asks to remove {removed} of the {grid.num_tokens} tokens of a {grid} grid, "
+            f"but windows of {windows.height}x{windows.width} can give up {most} at most (ratio "
+            f"{limit:g}). Lower the ratio or use a larger window, for example "
+            f"window=({2 * windows.height}, {2 * windows.width})."
+        )
+    return removed
+
+
+def allocate(
+    allocation: Allocation, similarity: Tensor, windows: Windows, num_removed: int
+) -> Tensor:
+    """Choose the tokens to remove.
+
+    Args:
+        allocation: ``similarity``: the tokens most similar to their representative, wherever they are.
+            ``coherence``: the windows whose tokens are most similar to their representatives collapse
+            one after another, the last one as far as the budget goes; the others stay whole.
+            ``uniform``: as equal a share of every window as whole tokens allow, at fixed places; within
+            a window the most similar tokens go.
+        similarity: Of each token to the representative it would join, float32 (B, num_windows,
+            window_area); -inf where a token may not go.
+        windows: The partition that ``similarity`` is ordered by.
+        num_removed: R, from :func:`num_removed`.
+
+    Returns:
+        Token indices, int64 (B, R).
+    """
+    if allocation == "similarity":
+        order = _descending(windows.token_order(similarity))
+    elif allocation == "coherence":
+        order = _by_window_coherence(similarity, windows)
+    else:
+        order = _by_quota(similarity, windows, num_removed)
+    return order[:, :num_removed]
+
+
+def _by_window_coherence(similarity: Tensor, windows: Windows) -> Tensor:
+    """Order tokens by the rank of their window, then by their own similarity; (B, N)."""
+    may_go = similarity > -torch.inf
+    members = may_go.sum(dim=-1)
+    total = similarity.masked_fill(~may_go, 0.0).sum(dim=-1)
+    coherence = (total / members.clamp_min(1)).masked_fill(members == 0, -torch.inf)
+    rank = _descending(coherence).argsort(
+        dim=1
+    )  # the inverse permutation: unique, so no ties below
+    slots = rank[..., None].expand(similarity.shape)
+    # Representatives go last of all, behind every window.
+    window_rank = windows.token_order(torch.where(may_go, slots, windows.count))
+    by_similarity = _descending(windows.token_order(similarity))
+    by_rank = torch.sort(window_rank.gather(1, by_similarity), dim=1, stable=True).indices
+    return by_similarity.gather(1, by_rank)
+
+
+def _by_quota(similarity: Tensor, windows: Windows, num_removed: int) -> Tensor:
+    """Order tokens with each window's quota of most similar tokens first; (B, N).
+
+    The quota of a window is what it adds to floor(c R / T) when c counts, window by window in raster
+    order, the tokens that may go and T is their total: an even spread with no data in it.
+    """
+    device = similarity.device
+    capacity = windows.valid(device).sum(dim=-1) - 1
+    spread = torch.cumsum(capacity, dim=0) * num_removed
+    spread = spread // max(1, windows.grid.num_tokens - windows.count)
+    quota = torch.diff(spread, prepend=spread.new_zeros(1))
+    rank = torch.sort(similarity, dim=-1, descending=True, stable=True).indices.argsort(dim=-1)
+    stays = rank >= quota[:, None]
+    return torch.sort(windows.token_order(stays.to(torch.int8)), dim=1, stable=True).indices
+
+
+def _descending(values: Tensor) -> Tensor:
+    """Indices that sort (B, M) from high to low, equal values in index order."""
+    return torch.sort(values, dim=1, descending=True, stable=True).indices

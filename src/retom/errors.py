@@ -1,0 +1,37 @@
+"""What can go wrong, as a small tree.
+
+```
+RetomError
+├── ConfigError            (ValueError)  an option that is unknown or out of its range
+│   └── BudgetError                      a ratio that the windows of a grid cannot reach
+├── ShapeError             (ValueError)  tokens and grid disagree
+├── UnsupportedModelError  (TypeError)   nothing in this object can merge tokens
+└── AlreadyAppliedError    (RuntimeError) merging is already on, or the handle is spent
+```
+
+Every message is a sentence: what was given, what is allowed, what to do next.
+"""
+
+
+class RetomError(Exception):
+    """Base of every error that retom raises on purpose."""
+
+
+class ConfigError(RetomError, ValueError):
+    """An option is unknown, of the wrong type, or out of its range."""
+
+
+class BudgetError(ConfigError):
+    """The ratio asks for more tokens than the windows of a grid can give up."""
+
+
+class ShapeError(RetomError, ValueError):
+    """A tensor does not have the tokens that its grid or plan speaks of."""
+
+
+class UnsupportedModelError(RetomError, TypeError):
+    """Nothing in the given object is a place where retom can merge tokens."""
+
+
+class AlreadyAppliedError(RetomError, RuntimeError):
+    """Merging is already applied to this denoiser, or this handle was removed."""

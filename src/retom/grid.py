@@ -1,0 +1,158 @@
+"""The token grid and its partition into local windows: sizes, counts and static index tables.
+
+Everything here is a function of (height, width, window) alone, never of the data, so every shape
+downstream is static. Tables are built with ``arange`` where they are used: it costs microseconds,
+needs no cache keyed by device, and traces cleanly.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from retom.errors import ConfigError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """Height and width of a token grid; token ``i`` sits at row ``i // width``, column ``i % width``.
+
+    Args:
+        height: Rows of tokens, at least 1.
+        width: Columns of tokens, at least 1.
+
+    Example:
+        >>> Grid(65, 49).num_tokens
+        3185
+    """
+
+    height: int
+    width: int
+
+    @property
+    def num_tokens(self) -> int:
+        """Number of tokens, N = height x width."""
+        return self.height * self.width
+
+    def __str__(self) -> str:
+        return f"{self.height}x{self.width}"
+
+
+@dataclass(frozen=True, slots=True)
+class Windows:
+    """A partition of ``grid`` into local windows of ``height`` x ``width`` tokens.
+
+    Windows at the right and bottom edge are ragged: they hold the tokens that are left, and no
+    token is invented. Tensors in *window order* have shape (..., num_windows, window_area): windows
+    in raster order, slots of a window in raster order, slots beyond the edge marked by :meth:`valid`.
+
+    Args:
+        grid: The tokens to partition.
+        height: Rows of a window, at least 1; more than the grid has means one window down.
+        width: Columns of a window, at least 1.
+    """
+
+    grid: Grid
+    height: int
+    width: int
+
+    @property
+    def rows(self) -> int:
+        """Windows from top to bottom."""
+        return -(-self.grid.height // self.height)
+
+    @property
+    def columns(self) -> int:
+        """Windows from left to right."""
+        return -(-self.grid.width // self.width)
+
+    @property
+    def count(self) -> int:
+        """Number of windows; each keeps at least its representative."""
+        return self.rows * self.columns
+
+    @property
+    def area(self) -> int:
+        """Slots in a full window."""
+        return self.height * self.width
+
+    @property
+    def is_ragged(self) -> bool:
+        """Whether some window at the edge holds fewer tokens than the others."""
+        return bool(self.grid.height % self.height or self.grid.width % self.width)
+
+    def gather(self, tokens: Tensor) -> Tensor:
+        """Copy tokens (B, N, C) into window order, (B, num_windows, window_area, C).
+
+        Slots beyond a ragged edge hold a copy of some token; mask them with :meth:`valid`.
+        """
+        batch, num_tokens, channels = tokens.shape
+        item = torch.arange(batch, device=tokens.device)[:, None, None]
+        rows = self.token_index(tokens.device) + item * num_tokens
+        gathered = tokens.reshape(-1, channels).index_select(0, rows.reshape(-1))
+        return gathered.reshape(batch, self.count, self.area, channels)
+
+    def token_order(self, values: Tensor) -> Tensor:
+        """Reorder (B, num_windows, window_area) to tokens (B, N), dropping slots beyond the edge."""
+        batch = values.shape[0]
+        field = values.reshape(batch, self.rows, self.columns, self.height, self.width)
+        field = field.permute(0, 1, 3, 2, 4)
+        field = field.reshape(batch, self.rows * self.height, self.columns * self.width)
+        return field[:, : self.grid.height, : self.grid.width].reshape(batch, self.grid.num_tokens)
+
+    def token_index(self, device: torch.device) -> Tensor:
+        """Token of every slot, int64 (num_windows, window_area); slots beyond the edge repeat one."""
+        row, column = self._slot_positions(device)
+        row = row.clamp_max(self.grid.height - 1)
+        return row * self.grid.width + column.clamp_max(self.grid.width - 1)
+
+    def valid(self, device: torch.device) -> Tensor:
+        """Whether a slot holds a token, bool (num_windows, window_area)."""
+        row, column = self._slot_positions(device)
+        return (row < self.grid.height) & (column < self.grid.width)
+
+    def neighbours(self, reach: int, device: torch.device) -> Tensor:
+        """Windows within ``reach`` rows and columns of each window, int64 (num_windows, K).
+
+        K = (2 reach + 1)². The window itself comes first, so that a tie stays at home, then the others
+        in raster order. A neighbour beyond the border of the grid is replaced by the window itself.
+        """
+        span = range(-reach, reach + 1)
+        offsets = [(0, 0)] + [(down, right) for down in span for right in span if down or right]
+        row = torch.arange(self.rows, device=device).repeat_interleave(self.columns)
+        column = torch.arange(self.columns, device=device).repeat(self.rows)
+        own = row * self.columns + column
+        table: list[Tensor] = []
+        for down, right in offsets:
+            inside = (row + down >= 0) & (row + down < self.rows)
+            inside &= (column + right >= 0) & (column + right < self.columns)
+            table.append(torch.where(inside, own + down * self.columns + right, own))
+        return torch.stack(table, dim=1)
+
+    def _slot_positions(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Row and column of every slot, each int64 (num_windows, window_area)."""
+        window = torch.arange(self.count, device=device)[:, None]
+        slot = torch.arange(self.area, device=device)[None, :]
+        row = window // self.columns * self.height + slot // self.width
+        column = window % self.columns * self.width + slot % self.width
+        return row, column
+
+
+def check_window(window: object) -> tuple[int, int]:
+    """Return ``window`` as (height, width), or raise :class:`ConfigError` with what is allowed."""
+    if (
+        not isinstance(window, (tuple, list))
+        or len(window) != 2  # pyright: ignore[reportUnknownArgumentType]
+        or any(type(side) is not int or side < 1 for side in window)  # pyright: ignore[reportUnknownVariableType]
+    ):
+        raise ConfigError(
+            f"window is (height, width) in tokens, two whole numbers of at least 1; {window!r} was "
+            "given. Use for example window=(2, 2)."
+        )
+    height, width = window  # pyright: ignore[reportUnknownVariableType]
+    return int(height), int(width)  # pyright: ignore[reportUnknownArgumentType]

@@ -1,0 +1,201 @@
+"""Applying merging to a denoiser, and the handle that controls and removes it."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from retom.config import Config
+from retom.errors import AlreadyAppliedError, ConfigError
+from retom.hooks import attach, owner_of
+from retom.models import find_denoiser, layout_of
+from retom.state import MergeState
+from retom.summary import Summary, summarise
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from torch import nn
+    from torch.utils.hooks import RemovableHandle
+
+    from retom.models.layout import Layout
+
+
+class Handle:
+    """Merging on one denoiser: switch it, change it, ask about it, remove it.
+
+    Made by :func:`apply`. A deep copy of the denoiser carries a copy of its handle, which
+    :func:`handle_of` finds.
+    """
+
+    def __init__(self, denoiser: nn.Module, layout: Layout, config: Config) -> None:
+        self._denoiser = denoiser
+        self._layout = layout
+        self._state = MergeState(
+            config=config,
+            levels=_merging_levels(config, layout),
+            seen=dict.fromkeys(layout.levels),
+        )
+        self._removables: list[RemovableHandle] = []
+        self._attach()
+
+    @property
+    def config(self) -> Config:
+        """What is applied. Change it with :meth:`update`."""
+        return self._state.config
+
+    @property
+    def enabled(self) -> bool:
+        """Whether the denoiser merges; set it to switch merging off and on. Off is bit-exact."""
+        return self._state.enabled
+
+    @enabled.setter
+    def enabled(self, value: bool) -> None:
+        self._state.enabled = value
+
+    @property
+    def applied(self) -> bool:
+        """Whether the hooks are in place: True until :meth:`remove`."""
+        return bool(self._removables)
+
+    def update(self, **options: object) -> None:
+        """Change options of the method or the configuration, for example ``update(ratio=0.3)``.
+
+        Raises:
+            ConfigError: An option is unknown or out of its range; nothing has changed then.
+            AlreadyAppliedError: The handle was removed.
+        """
+        self._require_applied()
+        config = self.config.with_options(**options)
+        _check_reachable(config, self._layout)
+        self._detach()
+        self._state.config = config
+        self._state.levels = _merging_levels(config, self._layout)
+        self.reset()
+        self._attach()
+
+    def reset(self) -> None:
+        """Forget all plans and the grids seen. Never needed between pictures."""
+        self._state.end()
+        self._state.seen.update(dict.fromkeys(self._layout.levels))
+
+    def remove(self) -> None:
+        """Take merging off: outputs are bit-exact as before, no hook or attribute is left.
+
+        Removing twice does nothing.
+        """
+        self._detach()
+        self._state.end()
+
+    def summary(self) -> Summary:
+        """What merges where: tokens before and after, and the share of self-attention FLOPs saved.
+
+        Grids are those of the last call of the denoiser; before the first one, those of the model's
+        default size.
+        """
+        return summarise(
+            type(self._denoiser).__name__,
+            self.config,
+            self._layout,
+            levels=self._state.levels,
+            enabled=self.enabled,
+            seen=self._state.seen,
+        )
+
+    def __repr__(self) -> str:
+        state = "removed" if not self.applied else "on" if self.enabled else "off"
+        return f"<retom.Handle {state} on {type(self._denoiser).__name__}: {self.config}>"
+
+    def _attach(self) -> None:
+        self._removables = attach(self._denoiser, self._layout, self._state, owner=self)
+
+    def _detach(self) -> None:
+        for removable in self._removables:
+            removable.remove()
+        self._removables = []
+
+    def _require_applied(self) -> None:
+        if not self.applied:
+            raise AlreadyAppliedError(
+                "This handle was removed. Call retom.apply again for a new one."
+            )
+
+
+def apply(
+    target: object, config: Config | None = None, *, replace: bool = False, **options: object
+) -> Handle:
+    """Make a diffusion model merge tokens, in place. Nothing else about its use changes.
+
+    Args:
+        target: A diffusers pipeline, or its denoiser.
+        config: What to merge; the defaults of :class:`Config` if not given.
+        replace: Whether to replace merging that is already applied. Two pipelines may share one
+            denoiser: they then share its merging.
+        **options: Options of the method (``ratio=0.5``, ``window=(2, 2)``, ...) or of the configuration
+            (``levels="all"``, ...), on top of ``config``.
+
+    Returns:
+        A handle to switch, change, inspect and remove it.
+
+    Raises:
+        UnsupportedModelError: Nothing in ``target`` can merge; the message lists what was seen.
+        ConfigError: An option is unknown or out of its range, a level does not exist, or the ratio is
+            more than the windows can give up at the model's default size (:class:`BudgetError`).
+        AlreadyAppliedError: Merging is already applied and ``replace`` is False.
+
+    Example:
+        >>> handle = retom.apply(pipe, ratio=0.5)  # doctest: +SKIP
+        >>> image = pipe("a red apple").images[0]  # doctest: +SKIP
+        >>> handle.remove()  # doctest: +SKIP
+    """
+    config = (config or Config()).with_options(**options)
+    denoiser = find_denoiser(target)
+    layout = layout_of(denoiser)
+    _check_reachable(config, layout)
+    previous = handle_of(denoiser)
+    if previous is not None:
+        if not replace:
+            raise AlreadyAppliedError(
+                f"Token merging has already been applied to this {type(denoiser).__name__}: {previous!r}. "
+                "Change it with handle.update(...), remove it with handle.remove(), or pass replace=True."
+            )
+        previous.remove()
+    return Handle(denoiser, layout, config)
+
+
+@contextmanager
+def applied(
+    target: object, config: Config | None = None, *, replace: bool = False, **options: object
+) -> Iterator[Handle]:
+    """Merge inside a ``with`` block, and remove it at the end, also after an exception.
+
+    Takes what :func:`apply` takes.
+    """
+    handle = apply(target, config, replace=replace, **options)
+    try:
+        yield handle
+    finally:
+        handle.remove()
+
+
+def handle_of(target: object) -> Handle | None:
+    """The handle of the merging that is applied to ``target``, or None."""
+    owner = owner_of(find_denoiser(target))
+    return owner if isinstance(owner, Handle) else None
+
+
+def _merging_levels(config: Config, layout: Layout) -> frozenset[int]:
+    return frozenset(layout.levels if config.levels == "all" else config.levels)
+
+
+def _check_reachable(config: Config, layout: Layout) -> None:
+    """Refuse levels that do not exist, and a ratio that the default size cannot reach."""
+    missing = sorted(_merging_levels(config, layout) - set(layout.levels))
+    if missing:
+        raise ConfigError(
+            f"This model has attention on levels {', '.join(map(str, layout.levels))}, largest grid first; "
+            f"level {', '.join(map(str, missing))} was given."
+        )
+    for level in sorted(_merging_levels(config, layout)):
+        if layout.default_grids is not None:
+            config.method.num_removed(layout.default_grids[level])

@@ -1,0 +1,45 @@
+"""A random token as the window's representative: what tomesd draws, without its global match. A baseline."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+
+from retom.errors import ConfigError
+from retom.methods.local import LocalMethod
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from retom.grid import Windows
+
+
+@dataclass(frozen=True, kw_only=True)
+class RandomRepresentative(LocalMethod):
+    """The representative of a window is a random one of its tokens, fixed by ``seed``.
+
+    The draw depends on the partition and the seed alone: every call, every step and every item of a
+    batch gets the same one, so the method stays deterministic. Everything else is as in
+    :class:`retom.methods.ReToM`. A baseline for comparisons: the draw is made on the CPU in every plan.
+
+    Args:
+        seed: Which draw, a whole number of at least 0.
+    """
+
+    name: ClassVar[str] = "random_representative"
+
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if type(self.seed) is not int or self.seed < 0:
+            raise ConfigError(f"seed is a whole number of at least 0; {self.seed!r} was given.")
+
+    def elect(self, unit: Tensor, windows: Windows) -> Tensor:
+        """The slot of the highest of the window's random numbers."""
+        generator = torch.Generator().manual_seed(self.seed)
+        draw = torch.rand((windows.count, windows.area), generator=generator).to(unit.device)
+        draw = draw.masked_fill(~windows.valid(unit.device), -torch.inf)
+        return draw.argmax(dim=-1).expand(unit.shape[0], -1)

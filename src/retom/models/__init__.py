@@ -1,0 +1,63 @@
+"""Finding the denoiser in what the user holds, and its layout."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+from torch import nn
+
+from retom.errors import UnsupportedModelError
+from retom.models.unet import class_names, is_unet, unet_layout
+
+if TYPE_CHECKING:
+    from retom.models.layout import Layout
+
+_DENOISER_NAMES = ("unet", "transformer")
+
+
+def find_denoiser(target: object) -> nn.Module:
+    """The network that is called at every step: ``target`` itself, or the pipeline's.
+
+    A module compiled with ``torch.compile`` is looked through to the original.
+
+    Raises:
+        UnsupportedModelError: ``target`` is neither a module nor a pipeline with one.
+    """
+    module = target
+    if not isinstance(module, nn.Module):
+        held = [getattr(target, name, None) for name in _DENOISER_NAMES]
+        module = next((part for part in held if isinstance(part, nn.Module)), None)
+        if module is None:
+            raise UnsupportedModelError(
+                f"retom applies to a diffusers pipeline or to its denoiser (a torch module); "
+                f"{type(target).__name__} is neither: it has no module named "
+                f"{' or '.join(_DENOISER_NAMES)}."
+            )
+    return cast("nn.Module", getattr(module, "_orig_mod", module))
+
+
+def layout_of(denoiser: nn.Module) -> Layout:
+    """Where ``denoiser`` can merge.
+
+    Raises:
+        UnsupportedModelError: Nowhere; the message lists what was seen.
+    """
+    if not is_unet(denoiser):
+        seen = sorted({name for m in denoiser.modules() if "Block" in (name := type(m).__name__)})
+        raise UnsupportedModelError(
+            f"{type(denoiser).__name__} is not supported: retom merges in UNet2DConditionModel "
+            "(Stable Diffusion 1.x and 2.x, SDXL, Kolors). Block classes seen: "
+            f"{', '.join(seen) or 'none'}."
+        )
+    layout = unet_layout(denoiser)
+    if not layout.sites:
+        stages = [type(s).__name__ for s in (*denoiser.down_blocks, *denoiser.up_blocks)]  # pyright: ignore
+        raise UnsupportedModelError(
+            f"This {type(denoiser).__name__} has no self-attention on image tokens that retom knows "
+            f"(BasicTransformerBlock inside Transformer2DModel), so nothing would merge. Its stages are "
+            f"{', '.join(stages)}."
+        )
+    return layout
+
+
+__all__ = ["class_names", "find_denoiser", "layout_of"]

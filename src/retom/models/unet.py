@@ -1,0 +1,97 @@
+"""Facts about UNet2DConditionModel: Stable Diffusion 1.x and 2.x, SDXL, Kolors and their like.
+
+Classes are recognised by name, so that importing this loads no diffusers and absent versions do no harm.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, cast
+
+from retom.grid import Grid
+from retom.models.layout import AttentionSite, Layout
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from torch import Tensor, nn
+
+DENOISER = "UNet2DConditionModel"
+GRID_SOURCE = "Transformer2DModel"
+BLOCK = "BasicTransformerBlock"
+
+
+def class_names(module: object) -> set[str]:
+    """Names of the module's class and of all its bases."""
+    return {cls.__name__ for cls in type(module).__mro__}
+
+
+def is_unet(module: nn.Module) -> bool:
+    """Whether this file speaks of ``module``."""
+    return DENOISER in class_names(module)
+
+
+def unet_layout(unet: nn.Module) -> Layout:
+    """Find the self-attention layers of a UNet, with the level and the grid source of each.
+
+    A block with ``only_cross_attention`` has no self-attention in ``attn1`` and gives no site.
+    """
+    found = list(_blocks(unet))
+    depths = sorted({block.depth for block in found})
+    level_of = {depth: level for level, depth in enumerate(depths)}
+    sites = tuple(
+        AttentionSite(
+            name=f"{block.name}.attn1",
+            attention=cast("nn.Module", block.module.attn1),
+            grid_source=block.grid_source,
+            level=level_of[block.depth],
+            channels=int(block.module.attn1.to_q.in_features),  # pyright: ignore
+            inner_channels=int(block.module.attn1.to_q.out_features),  # pyright: ignore
+        )
+        for block in found
+    )
+    predict = partial(_grids, depths=tuple(depths))
+    size = getattr(getattr(unet, "config", None), "sample_size", None)
+    default = None
+    if size is not None:
+        height, width = (size, size) if isinstance(size, int) else size
+        default = _grids_of_size(int(height), int(width), tuple(depths))
+    return Layout(sites=sites, grids=predict, default_grids=default)
+
+
+@dataclass(frozen=True, slots=True)
+class _Block:
+    name: str
+    module: nn.Module
+    grid_source: nn.Module
+    depth: int
+
+
+def _blocks(unet: nn.Module) -> Iterator[_Block]:
+    """Transformer blocks with self-attention; depth counts the halvings of the feature map above them."""
+    down = list(cast("Iterator[nn.Module]", unet.down_blocks))
+    up = list(cast("Iterator[nn.Module]", unet.up_blocks))
+    stages = [(f"down_blocks.{i}", stage, i) for i, stage in enumerate(down)]
+    if unet.mid_block is not None:
+        stages.append(("mid_block", cast("nn.Module", unet.mid_block), len(down) - 1))
+    stages += [(f"up_blocks.{i}", stage, len(up) - 1 - i) for i, stage in enumerate(up)]
+    for stage_name, stage, depth in stages:
+        for source_name, source in stage.named_modules(prefix=stage_name):
+            if GRID_SOURCE not in class_names(source):
+                continue
+            for name, module in source.named_modules(prefix=source_name):
+                if BLOCK in class_names(module) and not module.only_cross_attention:
+                    yield _Block(name, module, source, depth)
+
+
+def _grids(sample: Tensor, *, depths: tuple[int, ...]) -> dict[int, Grid]:
+    return _grids_of_size(sample.shape[-2], sample.shape[-1], depths)
+
+
+def _grids_of_size(height: int, width: int, depths: tuple[int, ...]) -> dict[int, Grid]:
+    """Grid of each level of a latent of height x width: each stage halves, rounding up."""
+    return {
+        level: Grid(-(-height // 2**depth), -(-width // 2**depth))
+        for level, depth in enumerate(depths)
+    }

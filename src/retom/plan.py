@@ -1,0 +1,179 @@
+"""A plan says which tokens stay, and which kept token stands for every other one.
+
+It is made once for a level and used by all layers of that level: ``merge`` before a costly layer,
+``unmerge`` after it. A plan holds index tensors only; it knows nothing of how they were chosen.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, get_args
+
+import torch
+from torch.nn.functional import embedding_bag
+
+from retom.errors import ShapeError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+MergeMode = Literal["mean", "representative", "norm_mean"]
+MERGE_MODES: tuple[str, ...] = get_args(MergeMode)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Plan:
+    """Maps between N tokens and K kept tokens, of a fixed size, for each item of a batch.
+
+    Kept tokens stand in raster order of their positions. With members(k) the tokens that a kept token
+    k stands for, itself among them, ``merge`` gives
+
+    - ``mean``: the mean of members(k);
+    - ``representative``: the kept token itself, a pure gather;
+    - ``norm_mean``: the direction of the mean with the mean length of the members, so that averaging
+      does not shrink tokens (the concern of ToFu's MLERP, arXiv:2312.01026, which takes the largest
+      length instead).
+
+    A token that stands only for itself passes through every mode bit-exact. Everything is
+    differentiable in the tokens and free of host synchronisation. Index tensors are int64; *rows*
+    count through the batch, b N + i, because one ``index_select`` of whole rows is several times
+    faster than a ``gather`` with an index for every channel.
+
+    Attributes:
+        kept: Token index of every kept token, (B, K), ascending.
+        slot: Position among the kept tokens of the one that stands for a token, (B, N).
+        kept_rows: Rows of the kept tokens among the tokens, (B K,).
+        slot_rows: Rows among the merged tokens that un-merging copies, (B N,).
+        member_rows: Rows of the tokens, members of one kept token next to each other, (B N,).
+        member_start: Where the members of each kept token begin in ``member_rows``, (B K,).
+        mode: How members become one token.
+    """
+
+    kept: Tensor
+    slot: Tensor
+    kept_rows: Tensor
+    slot_rows: Tensor
+    member_rows: Tensor
+    member_start: Tensor
+    mode: MergeMode
+
+    @staticmethod
+    def build(removed: Tensor, target: Tensor, mode: MergeMode) -> Plan:
+        """Build a plan from the tokens that go and the tokens that they join.
+
+        Args:
+            removed: Tokens to remove, int64 (B, R), distinct within a row.
+            target: For every token, the token that stands for it if it goes, int64 (B, N). The target
+                of a removed token must itself be kept; entries of kept tokens are not read.
+            mode: One of ``mean``, ``representative``, ``norm_mean``.
+        """
+        batch, num_tokens = target.shape
+        num_kept = num_tokens - removed.shape[1]
+        goes = torch.zeros_like(target).scatter(1, removed, 1)
+        # A stable sort of the flags lists the kept tokens first, in raster order, at a static size.
+        kept = torch.sort(goes, dim=1, stable=True).indices[:, :num_kept]
+        token = torch.arange(num_tokens, device=target.device).expand(batch, -1)
+        own_slot = torch.cumsum(1 - goes, dim=1) - 1
+        slot = own_slot.gather(1, torch.where(goes.bool(), target, token))
+        members = torch.sort(slot, dim=1, stable=True)
+        slots = torch.arange(num_kept, device=target.device).expand(batch, -1).contiguous()
+        start = torch.searchsorted(members.values, slots)
+        item = torch.arange(batch, device=target.device)[:, None]
+        return Plan(
+            kept=kept,
+            slot=slot,
+            kept_rows=(kept + item * num_tokens).reshape(-1),
+            slot_rows=(slot + item * num_kept).reshape(-1),
+            member_rows=(members.indices + item * num_tokens).reshape(-1),
+            member_start=(start + item * num_tokens).reshape(-1),
+            mode=mode,
+        )
+
+    @property
+    def batch_size(self) -> int:
+        """Items of the batch that the plan was made for, B."""
+        return self.slot.shape[0]
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens before merging, N."""
+        return self.slot.shape[1]
+
+    @property
+    def num_kept(self) -> int:
+        """Tokens after merging, K."""
+        return self.kept.shape[1]
+
+    def merge(self, x: Tensor) -> Tensor:
+        """Merge tokens (B, N, C) into (B, K, C) of the same dtype.
+
+        Raises:
+            ShapeError: ``x`` is not (B, N, C) for this plan's B and N.
+        """
+        self._check(x, self.num_tokens, "merge")
+        rows = x.reshape(-1, x.shape[-1])
+        if self.mode == "representative":
+            merged = rows.index_select(0, self.kept_rows)
+        elif self.mode == "mean":
+            merged = self._mean(rows)
+        else:
+            merged = self._norm_mean(rows)
+        return merged.reshape(self.batch_size, self.num_kept, x.shape[-1])
+
+    def unmerge(self, y: Tensor) -> Tensor:
+        """Spread merged tokens (B, K, C) back to (B, N, C): each token copies its kept token.
+
+        Raises:
+            ShapeError: ``y`` is not (B, K, C) for this plan's B and K.
+        """
+        self._check(y, self.num_kept, "unmerge")
+        rows = y.reshape(-1, y.shape[-1]).index_select(0, self.slot_rows)
+        return rows.reshape(self.batch_size, self.num_tokens, y.shape[-1])
+
+    def pick(self, side: Tensor, dim: int) -> Tensor:
+        """Entries of token-aligned data (a mask, position data) at the kept tokens, never averaged.
+
+        Args:
+            side: Any dtype, N entries along ``dim``; dimension 0 is the batch, of size B or 1.
+            dim: The token dimension, not 0.
+
+        Returns:
+            ``side`` with K entries along ``dim`` and B along dimension 0.
+
+        Raises:
+            ShapeError: ``side`` does not have N entries along ``dim``, or another batch.
+        """
+        if side.shape[dim] != self.num_tokens or side.shape[0] not in (1, self.batch_size):
+            raise ShapeError(
+                f"pick expects {self.num_tokens} entries along dimension {dim} and a batch of 1 or "
+                f"{self.batch_size}; a tensor of shape {tuple(side.shape)} was given."
+            )
+        tokens_second = side.movedim(dim, 1)
+        tokens_second = tokens_second.expand(self.batch_size, *tokens_second.shape[1:])
+        index = self.kept.reshape(*self.kept.shape, *[1] * (tokens_second.ndim - 2))
+        picked = tokens_second.gather(1, index.expand(-1, -1, *tokens_second.shape[2:]))
+        return picked.movedim(1, dim)
+
+    def _mean(self, rows: Tensor) -> Tensor:
+        """Mean of the members of every kept token, (B N, C) -> (B K, C), accumulated in float32.
+
+        An embedding bag reads each row once and writes each mean once, in a fixed order on every
+        device; gathering and scatter-adding moves three times the memory, with atomics on CUDA.
+        """
+        return embedding_bag(self.member_rows, rows, self.member_start, mode="mean")
+
+    def _norm_mean(self, rows: Tensor) -> Tensor:
+        precise = rows.float()
+        mean = self._mean(precise)
+        length = torch.linalg.vector_norm(precise, dim=-1, keepdim=True)
+        shrunk = torch.linalg.vector_norm(mean, dim=-1, keepdim=True)
+        # A mean of exactly zero has no direction to keep, and stays zero.
+        scale = self._mean(length) / shrunk.clamp_min(torch.finfo(torch.float32).tiny)
+        return (mean * scale).to(rows.dtype)
+
+    def _check(self, x: Tensor, num_tokens: int, verb: str) -> None:
+        if x.ndim != 3 or x.shape[0] != self.batch_size or x.shape[1] != num_tokens:
+            raise ShapeError(
+                f"{verb} expects (batch, tokens, channels) with batch {self.batch_size} and "
+                f"{num_tokens} tokens; a tensor of shape {tuple(x.shape)} was given."
+            )
