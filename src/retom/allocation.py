@@ -1,7 +1,7 @@
 """Allocations: which R tokens of a grid go, given how similar each is to its representative.
 
-Every allocation removes exactly R tokens on any grid, R a function of sizes alone. Sorts are stable, so
-ties go to the lowest index and a plan is the same on every run.
+Every allocation removes exactly R tokens on any grid, R a function of sizes alone. Sorts are
+stable, so ties go to the lowest index and a plan is the same on every run.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ def num_removed(ratio: float, windows: Windows) -> int:
     if removed > most:
         limit = math.floor(most / grid.num_tokens * 1000) / 1000
         raise BudgetError(
-            f"ratio {ratio:g} asks to remove {removed} of the {grid.num_tokens} tokens of a {grid} grid, "
-            f"but windows of {windows.height}x{windows.width} can give up {most} at most (ratio "
-            f"{limit:g}). Lower the ratio or use a larger window, for example "
+            f"ratio {ratio:g} asks to remove {removed} of the {grid.num_tokens} tokens of a {grid} "
+            f"grid, but windows of {windows.height}x{windows.width} can give up {most} at most "
+            f"(ratio {limit:g}). Lower the ratio or use a larger window, for example "
             f"window=({2 * windows.height}, {2 * windows.width})."
         )
     return removed
@@ -51,11 +51,11 @@ def allocate(
     """Choose the tokens to remove.
 
     Args:
-        allocation: ``similarity``: the tokens most similar to their representative, wherever they are.
-            ``coherence``: the windows whose tokens are most similar to their representatives collapse
-            one after another, the last one as far as the budget goes; the others stay whole.
-            ``uniform``: as equal a share of every window as whole tokens allow, at fixed places; within
-            a window the most similar tokens go.
+        allocation: ``similarity``: the tokens most similar to their representative, wherever they
+            are. ``coherence``: the windows whose tokens are most similar to their representatives
+            collapse one after another, the last one as far as the budget goes; the others stay
+            whole. ``uniform``: as equal a share of every window as whole tokens allow, at fixed
+            places; within a window the most similar tokens go.
         similarity: Of each token to the representative it would join, float32 (B, num_windows,
             window_area); -inf where a token may not go.
         windows: The partition that ``similarity`` is ordered by.
@@ -93,8 +93,8 @@ def _by_window_coherence(similarity: Tensor, windows: Windows) -> Tensor:
 def _by_quota(similarity: Tensor, windows: Windows, num_removed: int) -> Tensor:
     """Order tokens with each window's quota of most similar tokens first; (B, N).
 
-    The quota of a window is what it adds to floor(c R / T) when c counts, window by window in raster
-    order, the tokens that may go and T is their total: an even spread with no data in it.
+    The quota of a window is what it adds to floor(c R / T) when c counts, window by window in
+    raster order, the tokens that may go and T is their total: an even spread with no data in it.
     """
     device = similarity.device
     capacity = windows.valid(device).sum(dim=-1) - 1

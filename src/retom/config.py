@@ -1,4 +1,4 @@
-"""What to merge, where: an immutable configuration with checks at construction and a JSON round trip."""
+"""What to merge and where: an immutable configuration, checked when made, kept as JSON."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from retom.errors import ConfigError
 from retom.methods import METHODS, Method, ReToM
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 Scope = Literal["attention"]
 SCOPES: tuple[str, ...] = get_args(Scope)
@@ -28,11 +28,11 @@ class Config:
 
     Args:
         method: Which tokens merge into which.
-        scope: The layers that run on fewer tokens. ``attention``: self-attention, its input merged and
-            its output un-merged, as in the paper (arXiv:2507.12771).
+        scope: The layers that run on fewer tokens. ``attention``: self-attention, its input merged
+            and its output un-merged, as in the paper (arXiv:2507.12771).
         levels: Which attention levels merge, counted from the largest grid on which the model has
-            self-attention: (0,) is that grid alone, (0, 1) the next smaller one too, ``"all"`` every
-            level. SDXL's first level has no attention at all; its level 0 is the one below.
+            self-attention: (0,) is that grid alone, (0, 1) the next smaller one too, ``"all"``
+            every level. SDXL's first level has no attention at all; its level 0 is the one below.
 
     Raises:
         ConfigError: An option is unknown or out of its range.
@@ -48,10 +48,7 @@ class Config:
     levels: Levels = (0,)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.method, Method):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise ConfigError(
-                f"method is an object such as retom.ReToM(ratio=0.5); {self.method!r} was given."
-            )
+        _check_method(self.method)
         if self.scope not in SCOPES:
             raise ConfigError(f"scope is one of {', '.join(SCOPES)}; {self.scope!r} was given.")
         object.__setattr__(self, "levels", _check_levels(self.levels))
@@ -63,32 +60,32 @@ class Config:
             ConfigError: An option is neither.
         """
         own = {"scope", "levels", "method"}
-        method = options.pop("method", self.method)
+        method = _check_method(options.pop("method", self.method))
         method_fields = {f.name for f in dataclasses.fields(cast("Any", method))}
         unknown = sorted(set(options) - own - method_fields)
         if unknown:
             raise ConfigError(
                 f"Unknown option {', '.join(unknown)}. {type(method).__name__} takes "
-                f"{', '.join(sorted(method_fields))}; the configuration takes {', '.join(sorted(own))}."
+                f"{', '.join(sorted(method_fields))}; the configuration takes "
+                f"{', '.join(sorted(own))}."
             )
         for_method = {name: options.pop(name) for name in list(options) if name in method_fields}
         if for_method:
             method = dataclasses.replace(cast("Any", method), **for_method)
-        return dataclasses.replace(self, method=cast("Method", method), **cast("Any", options))
+        return dataclasses.replace(self, method=method, **cast("Any", options))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON; :meth:`from_dict` reads it back."""
         options = dataclasses.asdict(cast("Any", self.method))
-        levels = self.levels if isinstance(self.levels, str) else list(self.levels)
-        return {
+        data = {
             "format": FORMAT,
-            "method": {
-                "name": self.method.name,
-                **{k: list(v) if isinstance(v, tuple) else v for k, v in options.items()},
-            },
+            "method": {"name": self.method.name, **options},
             "scope": self.scope,
-            "levels": levels,
+            "levels": self.levels,
         }
+        return json.loads(
+            json.dumps(data)
+        )  # tuples become lists, as a reader of the file gets them
 
     @staticmethod
     def from_dict(data: Mapping[str, Any]) -> Config:
@@ -100,15 +97,19 @@ class Config:
         data = dict(data)
         if data.pop("format", None) != FORMAT:
             raise ConfigError(
-                f'A retom configuration says "format": {FORMAT}; this one does not. It was written by '
-                "another version of retom, or is not a retom configuration."
+                f'A retom configuration says "format": {FORMAT}; this one does not. It was written '
+                "by another version of retom, or is not a retom configuration."
             )
-        method = dict(data.pop("method", {}))
+        method: object = data.pop("method", {})
+        if not isinstance(method, dict):
+            raise ConfigError(
+                f'"method" is an object with a name and options; {method!r} was given.'
+            )
+        method = dict(cast("dict[str, Any]", method))
         name = method.pop("name", ReToM.name)
         if name not in METHODS:
             raise ConfigError(f"Unknown method {name!r}; the methods are {', '.join(METHODS)}.")
-        options: dict[str, Any] = {**data, **method}
-        return Config(method=METHODS[name]()).with_options(**options)
+        return Config(method=METHODS[name]()).with_options(**data, **method)
 
     def save(self, path: str | Path) -> None:
         """Write the configuration to ``path`` as JSON."""
@@ -130,14 +131,22 @@ class Config:
         return Config.from_dict(cast("dict[str, Any]", data))
 
 
+def _check_method(method: object) -> Method:
+    if isinstance(method, type) or not isinstance(method, Method):
+        raise ConfigError(
+            f"method is an object such as retom.ReToM(ratio=0.5); {method!r} was given."
+        )
+    return method
+
+
 def _check_levels(levels: object) -> Levels:
     if levels == "all":
         return "all"
     if isinstance(levels, (tuple, list)):
-        given = cast("tuple[object, ...]", tuple(levels))
+        given = tuple(cast("Sequence[object]", levels))
         if given and all(type(level) is int and level >= 0 for level in given):
             return tuple(sorted(set(cast("tuple[int, ...]", given))))
     raise ConfigError(
-        f'levels is "all" or whole numbers of at least 0, largest grid first; {levels!r} was given. '
-        "Use levels=(0,) to merge on the largest grid alone."
+        f'levels is "all" or whole numbers of at least 0, largest grid first; {levels!r} was '
+        "given. Use levels=(0,) to merge on the largest grid alone."
     )

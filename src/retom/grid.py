@@ -8,19 +8,23 @@ needs no cache keyed by device, and traces cleanly.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 
 from retom.errors import ConfigError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """Height and width of a token grid; token ``i`` sits at row ``i // width``, column ``i % width``.
+    """Height and width of a token grid.
+
+    Tokens are in raster order: token i sits at row i // width, column i % width.
 
     Args:
         height: Rows of tokens, at least 1.
@@ -49,7 +53,8 @@ class Windows:
 
     Windows at the right and bottom edge are ragged: they hold the tokens that are left, and no
     token is invented. Tensors in *window order* have shape (..., num_windows, window_area): windows
-    in raster order, slots of a window in raster order, slots beyond the edge marked by :meth:`valid`.
+    in raster order, slots of a window in raster order, slots beyond the edge marked by
+    :meth:`valid`.
 
     Args:
         grid: The tokens to partition.
@@ -98,7 +103,7 @@ class Windows:
         return gathered.reshape(batch, self.count, self.area, channels)
 
     def token_order(self, values: Tensor) -> Tensor:
-        """Reorder (B, num_windows, window_area) to tokens (B, N), dropping slots beyond the edge."""
+        """Reorder (B, num_windows, window_area) to tokens (B, N), without slots beyond the edge."""
         batch = values.shape[0]
         field = values.reshape(batch, self.rows, self.columns, self.height, self.width)
         field = field.permute(0, 1, 3, 2, 4)
@@ -106,7 +111,7 @@ class Windows:
         return field[:, : self.grid.height, : self.grid.width].reshape(batch, self.grid.num_tokens)
 
     def token_index(self, device: torch.device) -> Tensor:
-        """Token of every slot, int64 (num_windows, window_area); slots beyond the edge repeat one."""
+        """Token of every slot, int64 (num_windows, window_area); a neighbour's beyond the edge."""
         row, column = self._slot_positions(device)
         row = row.clamp_max(self.grid.height - 1)
         return row * self.grid.width + column.clamp_max(self.grid.width - 1)
@@ -119,8 +124,9 @@ class Windows:
     def neighbours(self, reach: int, device: torch.device) -> Tensor:
         """Windows within ``reach`` rows and columns of each window, int64 (num_windows, K).
 
-        K = (2 reach + 1)². The window itself comes first, so that a tie stays at home, then the others
-        in raster order. A neighbour beyond the border of the grid is replaced by the window itself.
+        K = (2 reach + 1)². The window itself comes first, so that a tie stays at home, then the
+        others in raster order. A neighbour beyond the border of the grid is replaced by the window
+        itself.
         """
         span = range(-reach, reach + 1)
         offsets = [(0, 0)] + [(down, right) for down in span for right in span if down or right]
@@ -145,14 +151,10 @@ class Windows:
 
 def check_window(window: object) -> tuple[int, int]:
     """Return ``window`` as (height, width), or raise :class:`ConfigError` with what is allowed."""
-    if (
-        not isinstance(window, (tuple, list))
-        or len(window) != 2  # pyright: ignore[reportUnknownArgumentType]
-        or any(type(side) is not int or side < 1 for side in window)  # pyright: ignore[reportUnknownVariableType]
-    ):
+    sides = tuple(cast("Sequence[object]", window)) if isinstance(window, (tuple, list)) else ()
+    if len(sides) != 2 or any(type(side) is not int or side < 1 for side in sides):
         raise ConfigError(
             f"window is (height, width) in tokens, two whole numbers of at least 1; {window!r} was "
             "given. Use for example window=(2, 2)."
         )
-    height, width = window  # pyright: ignore[reportUnknownVariableType]
-    return int(height), int(width)  # pyright: ignore[reportUnknownArgumentType]
+    return cast("tuple[int, int]", sides)

@@ -13,7 +13,7 @@ from retom.state import MergeState
 from retom.summary import Summary, summarise
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator
 
     from torch import nn
     from torch.utils.hooks import RemovableHandle
@@ -131,16 +131,16 @@ def apply(
         config: What to merge; the defaults of :class:`Config` if not given.
         replace: Whether to replace merging that is already applied. Two pipelines may share one
             denoiser: they then share its merging.
-        **options: Options of the method (``ratio=0.5``, ``window=(2, 2)``, ...) or of the configuration
-            (``levels="all"``, ...), on top of ``config``.
+        **options: Options of the method (``ratio=0.5``, ``window=(2, 2)``, ...) or of the
+            configuration (``levels="all"``, ...), on top of ``config``.
 
     Returns:
         A handle to switch, change, inspect and remove it.
 
     Raises:
         UnsupportedModelError: Nothing in ``target`` can merge; the message lists what was seen.
-        ConfigError: An option is unknown or out of its range, a level does not exist, or the ratio is
-            more than the windows can give up at the model's default size (:class:`BudgetError`).
+        ConfigError: An option is unknown or out of its range, a level does not exist, or the ratio
+            is more than the windows can give up at the model's default size (:class:`BudgetError`).
         AlreadyAppliedError: Merging is already applied and ``replace`` is False.
 
     Example:
@@ -156,8 +156,9 @@ def apply(
     if previous is not None:
         if not replace:
             raise AlreadyAppliedError(
-                f"Token merging has already been applied to this {type(denoiser).__name__}: {previous!r}. "
-                "Change it with handle.update(...), remove it with handle.remove(), or pass replace=True."
+                f"Token merging has already been applied to this {type(denoiser).__name__}: "
+                f"{previous!r}. Change it with handle.update(...), remove it with handle.remove(), "
+                "or pass replace=True."
             )
         previous.remove()
     return Handle(denoiser, layout, config)
@@ -166,7 +167,7 @@ def apply(
 @contextmanager
 def applied(
     target: object, config: Config | None = None, *, replace: bool = False, **options: object
-) -> Iterator[Handle]:
+) -> Generator[Handle]:
     """Merge inside a ``with`` block, and remove it at the end, also after an exception.
 
     Takes what :func:`apply` takes.
@@ -193,8 +194,8 @@ def _check_reachable(config: Config, layout: Layout) -> None:
     missing = sorted(_merging_levels(config, layout) - set(layout.levels))
     if missing:
         raise ConfigError(
-            f"This model has attention on levels {', '.join(map(str, layout.levels))}, largest grid first; "
-            f"level {', '.join(map(str, missing))} was given."
+            f"This model has attention on levels {', '.join(map(str, layout.levels))}, largest "
+            f"grid first; level {', '.join(map(str, missing))} was given."
         )
     for level in sorted(_merging_levels(config, layout)):
         if layout.default_grids is not None:

@@ -1,7 +1,7 @@
 """The only file that touches a host module: torch forward hooks, as callable objects.
 
-Objects, not closures, so that ``copy.deepcopy`` and pickling of the denoiser copy their state with it.
-No forward is re-typed, no class swapped, no attention processor wrapped.
+Objects, not closures, so that ``copy.deepcopy`` and pickling of the denoiser copy their state with
+it. No forward is re-typed, no class swapped, no attention processor wrapped.
 
 One call of the denoiser runs
 
@@ -108,7 +108,10 @@ class UnmergeOutput:
 def attach(
     denoiser: nn.Module, layout: Layout, state: MergeState, owner: object
 ) -> list[RemovableHandle]:
-    """Register the hooks for every site on a level that merges; ``owner`` is found by :func:`owner_of`."""
+    """Register the hooks for every site on a level that merges.
+
+    ``owner`` is what :func:`owner_of` finds again.
+    """
     begins = DenoiserBegins(state, layout.grids, owner)
     removables = [
         denoiser.register_forward_pre_hook(begins, with_kwargs=True),
@@ -132,7 +135,8 @@ def attach(
 
 def owner_of(denoiser: nn.Module) -> object | None:
     """The owner of the hooks on ``denoiser``, or None where there are none."""
-    for hook in denoiser._forward_pre_hooks.values():
+    hooks = cast("dict[int, object]", denoiser._forward_pre_hooks)
+    for hook in hooks.values():
         if isinstance(hook, DenoiserBegins):
             return hook.owner
     return None

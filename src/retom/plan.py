@@ -7,7 +7,7 @@ It is made once for a level and used by all layers of that level: ``merge`` befo
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal, cast, get_args
 
 import torch
 from torch.nn.functional import embedding_bag
@@ -25,14 +25,14 @@ MERGE_MODES: tuple[str, ...] = get_args(MergeMode)
 class Plan:
     """Maps between N tokens and K kept tokens, of a fixed size, for each item of a batch.
 
-    Kept tokens stand in raster order of their positions. With members(k) the tokens that a kept token
-    k stands for, itself among them, ``merge`` gives
+    Kept tokens stand in raster order of their positions. With members(k) the tokens that a kept
+    token k stands for, itself among them, ``merge`` gives
 
     - ``mean``: the mean of members(k);
     - ``representative``: the kept token itself, a pure gather;
-    - ``norm_mean``: the direction of the mean with the mean length of the members, so that averaging
-      does not shrink tokens (the concern of ToFu's MLERP, arXiv:2312.01026, which takes the largest
-      length instead).
+    - ``norm_mean``: the direction of the mean with the mean length of the members, so that
+      averaging does not shrink tokens (the concern of ToFu's MLERP, arXiv:2312.01026, which takes
+      the largest length instead).
 
     A token that stands only for itself passes through every mode bit-exact. Everything is
     differentiable in the tokens and free of host synchronisation. Index tensors are int64; *rows*
@@ -63,8 +63,8 @@ class Plan:
 
         Args:
             removed: Tokens to remove, int64 (B, R), distinct within a row.
-            target: For every token, the token that stands for it if it goes, int64 (B, N). The target
-                of a removed token must itself be kept; entries of kept tokens are not read.
+            target: For every token, the token that stands for it if it goes, int64 (B, N). The
+                target of a removed token must itself be kept; entries of kept tokens are not read.
             mode: One of ``mean``, ``representative``, ``norm_mean``.
         """
         batch, num_tokens = target.shape
@@ -163,10 +163,10 @@ class Plan:
         return embedding_bag(self.member_rows, rows, self.member_start, mode="mean")
 
     def _norm_mean(self, rows: Tensor) -> Tensor:
-        precise = rows.float()
+        precise = rows.to(torch.promote_types(rows.dtype, torch.float32))
         mean = self._mean(precise)
-        length = torch.linalg.vector_norm(precise, dim=-1, keepdim=True)
-        shrunk = torch.linalg.vector_norm(mean, dim=-1, keepdim=True)
+        length = cast("Tensor", torch.linalg.vector_norm(precise, dim=-1, keepdim=True))
+        shrunk = cast("Tensor", torch.linalg.vector_norm(mean, dim=-1, keepdim=True))
         # A mean of exactly zero has no direction to keep, and stays zero.
         scale = self._mean(length) / shrunk.clamp_min(torch.finfo(torch.float32).tiny)
         return (mean * scale).to(rows.dtype)

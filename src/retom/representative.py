@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 def unit_tokens(tokens: Tensor, windows: Windows) -> Tensor:
     """Tokens at length one in window order, float32 (B, num_windows, window_area, C).
 
-    Slots beyond a ragged edge are zero vectors, so that they add nothing to a window's sum. A token of
-    length zero stays zero: its cosine similarity to anything is zero.
+    Slots beyond a ragged edge are zero vectors, so that they add nothing to a window's sum. A token
+    of length zero stays zero: its cosine similarity to anything is zero.
     """
     gathered = windows.gather(tokens).float()
-    length = torch.linalg.vector_norm(gathered, dim=-1, keepdim=True)
+    length = cast("Tensor", torch.linalg.vector_norm(gathered, dim=-1, keepdim=True))
     scale = 1.0 / length.clamp_min(torch.finfo(torch.float32).tiny)
     if windows.is_ragged:
         scale = scale * windows.valid(tokens.device)[..., None]
@@ -29,10 +29,10 @@ def unit_tokens(tokens: Tensor, windows: Windows) -> Tensor:
 def most_similar_on_average(unit: Tensor, windows: Windows) -> Tensor:
     """Elect in each window the token of the highest average similarity to the window's tokens.
 
-    This is the representative of ReToM (arXiv:2507.12771). With x̂ the unit tokens of a window W of m,
-    mean_k cos(x_i, x_k) = x̂_i · (Σ_k x̂_k) / m: one dot product with the window's sum decides, O(N C)
-    for all windows, and counting a token's similarity to itself shifts all scores alike. Ties go to the
-    lowest token index.
+    This is the representative of ReToM (arXiv:2507.12771). With x̂ the unit tokens of a window W of
+    m, mean_k cos(x_i, x_k) = x̂_i · (Σ_k x̂_k) / m: one dot product with the window's sum decides,
+    O(N C) for all windows, and counting a token's similarity to itself shifts all scores alike.
+    Ties go to the lowest token index.
 
     Args:
         unit: From :func:`unit_tokens`, float32 (B, num_windows, window_area, C).
@@ -45,10 +45,15 @@ def most_similar_on_average(unit: Tensor, windows: Windows) -> Tensor:
     total = unit[:, :, 0]
     for slot in range(1, windows.area):
         total = total + unit[:, :, slot]
-    score = torch.linalg.vecdot(unit, total[:, :, None])
+    score = _dot(unit, total[:, :, None])
     if windows.is_ragged:
         score = score.masked_fill(~windows.valid(unit.device), -torch.inf)
-    return score.argmax(dim=-1)
+    elected = score.argmax(dim=-1)
+    if windows.area == 2 or windows.is_ragged:
+        # Two tokens are as similar either way round: a tie, and not for rounding to break.
+        members = windows.valid(unit.device).sum(dim=-1)
+        elected = elected.masked_fill(members <= 2, 0)
+    return elected
 
 
 def nearest_representative(
@@ -60,14 +65,14 @@ def nearest_representative(
         unit: From :func:`unit_tokens`, float32 (B, num_windows, window_area, C).
         representative: Slot of each window's representative, int64 (B, num_windows).
         windows: The partition that ``unit`` is ordered by.
-        reach: How many windows away a token may look: 0 its own window only, 1 the 3x3 windows around
-            it, 2 the 5x5. The cost is one dot product a token for each window looked at.
+        reach: How many windows away a token may look: 0 its own window only, 1 the 3x3 windows
+            around it, 2 the 5x5. The cost is one dot product a token for each window looked at.
 
     Returns:
-        The token that represents it, int64 (B, num_windows, window_area), and the cosine similarity to
-        that token, float32 of the same shape: -inf for representatives, which never leave, and for
-        slots beyond a ragged edge. Ties stay in the own window, then go to the first window in raster
-        order.
+        The token that represents it, int64 (B, num_windows, window_area), and the cosine similarity
+        to that token, float32 of the same shape: -inf for representatives, which never leave, and
+        for slots beyond a ragged edge. Ties stay in the own window, then go to the first window in
+        raster order.
     """
     batch, count, area, channels = unit.shape
     slot_index = representative[..., None, None].expand(-1, -1, 1, channels)
@@ -75,14 +80,12 @@ def nearest_representative(
     table = windows.token_index(unit.device)
     token = table.expand(batch, -1, -1).gather(2, representative[..., None]).squeeze(2)
 
-    # Dot products by multiply-and-sum, not matmul: each is then computed alike whatever the batch, and
-    # in float32 even where the user has allowed TF32 matmuls.
-    similarity = torch.linalg.vecdot(unit, vector[:, :, None])
+    similarity = _dot(unit, vector[:, :, None])
     target = token[..., None].expand(batch, count, area)
     neighbours = windows.neighbours(reach, unit.device)
     for ring in range(1, neighbours.shape[1]):
         window = neighbours[:, ring]
-        candidate = torch.linalg.vecdot(unit, vector.index_select(1, window)[:, :, None])
+        candidate = _dot(unit, vector.index_select(1, window)[:, :, None])
         closer = candidate > similarity
         similarity = torch.where(closer, candidate, similarity)
         target = torch.where(closer, token.index_select(1, window)[..., None], target)
@@ -92,3 +95,12 @@ def nearest_representative(
     if windows.is_ragged:
         stays = stays | ~windows.valid(unit.device)
     return target, similarity.masked_fill(stays, -torch.inf)
+
+
+def _dot(x: Tensor, y: Tensor) -> Tensor:
+    """Dot products along the last dimension, by multiply-and-sum.
+
+    Not a matmul: each product is then computed alike whatever the batch, and in float32 even where
+    the user has allowed TF32 matmuls.
+    """
+    return (x * y).sum(dim=-1)

@@ -1,4 +1,4 @@
-"""What lives between the hooks of one denoiser: whether it merges, and the plans of the running call."""
+"""What lives between the hooks of one denoiser: the switch, and the plans of the running call."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 class MergeState:
     """Mutable state shared by the hooks of one denoiser.
 
-    A plan is made by the first layer of a level in a call of the denoiser and shared by the level's other
-    layers in that call. Nothing outlives the call, except the grids of its levels, for the summary.
+    A plan is made by the first layer of a level in a call of the denoiser and shared by the level's
+    other layers in that call. Nothing outlives the call, except the grids of its levels, for the
+    summary.
 
     Attributes:
         config: What to merge; replaced as a whole by ``Handle.update``.
@@ -30,8 +31,8 @@ class MergeState:
         plans: Plan of each (level, batch size) in this call; None where nothing is to remove.
         source_grid: Grid that each grid source saw in this call, by the source's number.
         in_flight: Plan of the attention layer that is running, by site number.
-        seen: Grid of each level in the last call that merged; None before it. The keys never change, so
-            that a compiled graph does not depend on whether a call came before.
+        seen: Grid of each level in the last call that merged; None before it. The keys never
+            change, so that a compiled graph does not depend on whether a call came before.
     """
 
     config: Config
@@ -46,12 +47,13 @@ class MergeState:
     def begin(self, grids: dict[int, Grid]) -> None:
         """Start a call of the denoiser: forget the last one and check the budget of every level."""
         self.end()
-        self.running = self.enabled and self.config.method.ratio > 0
-        if self.running:
-            for level, grid in grids.items():
-                self.seen[level] = grid
-                if level in self.levels:
-                    self.config.method.num_removed(grid)
+        if not self.enabled or self.config.method.ratio == 0:
+            return
+        for level, grid in grids.items():
+            if level in self.levels:
+                self.config.method.num_removed(grid)
+        self.seen.update(grids)
+        self.running = True
 
     def end(self) -> None:
         """Forget everything of the call, however it ended."""
@@ -69,9 +71,9 @@ class MergeState:
         grid = self.source_grid[source]
         if tokens.shape[1] != grid.num_tokens:
             raise ShapeError(
-                f"A self-attention layer of level {level} got {tokens.shape[1]} tokens where the feature "
-                f"map in front of it is {grid}, {grid.num_tokens} tokens. Something between them changes "
-                "the tokens; remove it, or leave this level out with levels=."
+                f"A self-attention layer of level {level} got {tokens.shape[1]} tokens where the "
+                f"feature map in front of it is {grid}, {grid.num_tokens} tokens. Something "
+                "between them changes the tokens; remove it, or leave this level out with levels=."
             )
         key = (level, tokens.shape[0])
         if key not in self.plans:

@@ -48,7 +48,8 @@ class Summary:
         denoiser: Class name.
         config: What was applied.
         enabled: Whether it is switched on.
-        seen: Whether the grids were seen in a call; else they are those of the model's default size.
+        seen: Whether the grids were seen in a call; else they are those of the model's default
+            size.
         levels: One row a level.
     """
 
@@ -89,8 +90,8 @@ class Summary:
         for row in self.levels:
             saved = f"{row.flops_saved:.0%}" if row.kept < row.tokens else "not merged"
             lines.append(
-                f"{row.level:>5}  {row.grid!s:>9}  {row.layers:>6}  {row.tokens:>6}  {row.kept:>6}  "
-                f"{saved:>26}"
+                f"{row.level:>5}  {row.grid!s:>9}  {row.layers:>6}  {row.tokens:>6}  "
+                f"{row.kept:>6}  {saved:>26}"
             )
         if not self.levels:
             lines.append(

@@ -26,14 +26,14 @@ class LocalMethod(ABC):
     """Merging inside local windows around one representative a window.
 
     Args:
-        ratio: Fraction of the tokens to remove, 0 <= ratio < 1. 0 bypasses merging altogether. Exactly
-            floor(ratio N) tokens go; a window of m tokens can give up m - 1.
-        window: (height, width) of a window in tokens. Windows at the right and bottom edge are smaller
-            where the grid does not divide.
+        ratio: Fraction of the tokens to remove, 0 <= ratio < 1. 0 bypasses merging altogether.
+            Exactly floor(ratio N) tokens go; a window of m tokens can give up m - 1.
+        window: (height, width) of a window in tokens. Windows at the right and bottom edge are
+            smaller where the grid does not divide.
         allocation: Which tokens go: ``similarity``, ``coherence`` or ``uniform``, see
             :func:`retom.allocation.allocate`.
-        reach: How many windows away a token may find its representative: 0 only in its own window, 1 in
-            the 3x3 windows around it, and so on.
+        reach: How many windows away a token may find its representative: 0 only in its own window,
+            1 in the 3x3 windows around it, and so on.
         merge: How members become one token: ``mean``, ``representative`` or ``norm_mean``, see
             :class:`retom.plan.Plan`.
 
@@ -54,15 +54,16 @@ class LocalMethod(ABC):
             raise ConfigError(f"ratio is a number in [0, 1); {self.ratio!r} was given.")
         if not 0 <= self.ratio < 1:
             raise ConfigError(
-                f"ratio is the fraction of the tokens to remove, at least 0 and less than 1; {self.ratio} "
-                "was given. Use 0.5 to remove half of them."
+                "ratio is the fraction of the tokens to remove, at least 0 and less than 1; "
+                f"{self.ratio} was given. Use 0.5 to remove half of them."
             )
         object.__setattr__(self, "window", check_window(self.window))
         self._check_choice("allocation", self.allocation, ALLOCATIONS)
         self._check_choice("merge", self.merge, MERGE_MODES)
         if type(self.reach) is not int or self.reach < 0:
             raise ConfigError(
-                f"reach is a number of windows, a whole number of at least 0; {self.reach!r} was given."
+                "reach is a number of windows, a whole number of at least 0; "
+                f"{self.reach!r} was given."
             )
 
     def num_removed(self, grid: Grid) -> int:
@@ -78,13 +79,14 @@ class LocalMethod(ABC):
         """Decide which tokens of ``x`` merge into which.
 
         Args:
-            x: Tokens in raster order, any float dtype, (B, N, C) with N = grid.num_tokens. Similarities
-                are computed in float32; ``x`` is not modified and no gradient flows through choices.
+            x: Tokens in raster order, any float dtype, (B, N, C) with N = grid.num_tokens.
+                Similarities are computed in float32; ``x`` is not modified and no gradient flows
+                through choices.
             grid: Height and width of the tokens.
 
         Returns:
-            A plan with exactly N - ``num_removed(grid)`` kept tokens for every item of the batch, each
-            item planned on its own.
+            A plan with exactly N - ``num_removed(grid)`` kept tokens for every item of the batch,
+            each item planned on its own.
 
         Raises:
             ShapeError: ``x`` does not have ``grid.num_tokens`` tokens.
@@ -92,8 +94,8 @@ class LocalMethod(ABC):
         """
         if x.ndim != 3 or x.shape[1] != grid.num_tokens:
             raise ShapeError(
-                f"A plan for a {grid} grid needs tokens of shape (batch, {grid.num_tokens}, channels); "
-                f"{tuple(x.shape)} was given."
+                f"A plan for a {grid} grid needs tokens of shape (batch, {grid.num_tokens}, "
+                f"channels); {tuple(x.shape)} was given."
             )
         windows = Windows(grid, *self.window)
         budget = num_removed(self.ratio, windows)

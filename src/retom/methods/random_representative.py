@@ -1,4 +1,4 @@
-"""A random token as the window's representative: what tomesd draws, without its global match. A baseline."""
+"""A random token as the window's representative, a baseline: tomesd's draw, matched locally."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ class RandomRepresentative(LocalMethod):
 
     The draw depends on the partition and the seed alone: every call, every step and every item of a
     batch gets the same one, so the method stays deterministic. Everything else is as in
-    :class:`retom.methods.ReToM`. A baseline for comparisons: the draw is made on the CPU in every plan.
+    :class:`retom.methods.ReToM`. A baseline for comparisons: the draw is made on the CPU in every
+    plan.
 
     Args:
         seed: Which draw, a whole number of at least 0.

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 class ReToM(LocalMethod):
     """The representative of a window is its token most similar, on average, to the others.
 
-    The paper gives the windows, the representative and the reuse of both; it publishes neither code nor
-    window sizes, ratios or layers. Those are options here, and their defaults are measured, not the
-    paper's. For the options see :class:`retom.methods.local.LocalMethod`.
+    The paper gives the windows, the representative and the reuse of both; it publishes neither code
+    nor window sizes, ratios or layers. Those are options here, and their defaults are measured, not
+    the paper's. For the options see :class:`retom.methods.local.LocalMethod`.
 
     Example:
         >>> import torch

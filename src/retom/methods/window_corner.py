@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 class WindowCorner(LocalMethod):
     """The representative of a window is its first token, whatever the tokens are.
 
-    Everything else is as in :class:`retom.methods.ReToM`, so a difference between the two is the worth
-    of electing a representative.
+    Everything else is as in :class:`retom.methods.ReToM`, so a difference between the two is the
+    worth of electing a representative.
     """
 
     name: ClassVar[str] = "window_corner"

@@ -53,9 +53,9 @@ def layout_of(denoiser: nn.Module) -> Layout:
     if not layout.sites:
         stages = [type(s).__name__ for s in (*denoiser.down_blocks, *denoiser.up_blocks)]  # pyright: ignore
         raise UnsupportedModelError(
-            f"This {type(denoiser).__name__} has no self-attention on image tokens that retom knows "
-            f"(BasicTransformerBlock inside Transformer2DModel), so nothing would merge. Its stages are "
-            f"{', '.join(stages)}."
+            f"This {type(denoiser).__name__} has no self-attention on image tokens that retom "
+            "knows (BasicTransformerBlock inside Transformer2DModel), so nothing would merge. Its "
+            f"stages are {', '.join(stages)}."
         )
     return layout
 

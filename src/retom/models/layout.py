@@ -22,8 +22,8 @@ class AttentionSite:
     Attributes:
         name: Qualified name of the layer in the denoiser.
         attention: The layer.
-        grid_source: The module whose first input is the feature map (B, C, height, width) that becomes
-            the layer's tokens: the one place where the grid is known.
+        grid_source: The module whose first input is the feature map (B, C, height, width) that
+            becomes the layer's tokens: the one place where the grid is known.
         level: Attention level, 0 for the largest grid.
         channels: Channels of a token.
         inner_channels: Channels of all heads together.
@@ -43,9 +43,10 @@ class Layout:
 
     Attributes:
         sites: In the order of the module tree.
-        grids: Predicts the grid of each level from the denoiser's input, so that a ratio that cannot be
-            reached is refused before the first layer runs.
-        default_grids: The same at the model's default size; None where its configuration gives none.
+        grids: Predicts the grid of each level from the denoiser's input, so that a ratio that
+            cannot be reached is refused before the first layer runs.
+        default_grids: The same at the model's default size; None where its configuration gives
+            none.
     """
 
     sites: tuple[AttentionSite, ...]

@@ -1,6 +1,7 @@
 """Facts about UNet2DConditionModel: Stable Diffusion 1.x and 2.x, SDXL, Kolors and their like.
 
-Classes are recognised by name, so that importing this loads no diffusers and absent versions do no harm.
+Classes are recognised by name, so that importing this loads no diffusers and absent versions do no
+harm.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from retom.grid import Grid
 from retom.models.layout import AttentionSite, Layout
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from torch import Tensor, nn
 
@@ -69,20 +70,24 @@ class _Block:
 
 
 def _blocks(unet: nn.Module) -> Iterator[_Block]:
-    """Transformer blocks with self-attention; depth counts the halvings of the feature map above them."""
-    down = list(cast("Iterator[nn.Module]", unet.down_blocks))
-    up = list(cast("Iterator[nn.Module]", unet.up_blocks))
+    """Transformer blocks with self-attention; depth counts the halvings before them."""
+    down = list(cast("Iterable[nn.Module]", unet.down_blocks))
+    up = list(cast("Iterable[nn.Module]", unet.up_blocks))
+    mid = cast("nn.Module | None", unet.mid_block)
     stages = [(f"down_blocks.{i}", stage, i) for i, stage in enumerate(down)]
-    if unet.mid_block is not None:
-        stages.append(("mid_block", cast("nn.Module", unet.mid_block), len(down) - 1))
+    stages += [("mid_block", mid, len(down) - 1)] if mid is not None else []
     stages += [(f"up_blocks.{i}", stage, len(up) - 1 - i) for i, stage in enumerate(up)]
     for stage_name, stage, depth in stages:
-        for source_name, source in stage.named_modules(prefix=stage_name):
-            if GRID_SOURCE not in class_names(source):
-                continue
-            for name, module in source.named_modules(prefix=source_name):
-                if BLOCK in class_names(module) and not module.only_cross_attention:
+        for source_name, source in _named(stage, stage_name, GRID_SOURCE):
+            for name, module in _named(source, source_name, BLOCK):
+                if not module.only_cross_attention:
                     yield _Block(name, module, source, depth)
+
+
+def _named(root: nn.Module, prefix: str, class_name: str) -> Iterator[tuple[str, nn.Module]]:
+    """Modules under ``root`` of a class, by name."""
+    modules = cast("Iterable[tuple[str, nn.Module]]", root.named_modules(prefix=prefix))
+    return ((name, module) for name, module in modules if class_name in class_names(module))
 
 
 def _grids(sample: Tensor, *, depths: tuple[int, ...]) -> dict[int, Grid]:

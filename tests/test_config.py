@@ -1,0 +1,106 @@
+"""Configurations: checked when made, never changed, the same after a trip through JSON."""
+
+import dataclasses
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from retom import Config, ConfigError, ReToM
+from retom.methods import METHODS, RandomRepresentative
+
+configs = st.builds(
+    Config,
+    method=st.builds(
+        ReToM,
+        ratio=st.floats(0, 1, exclude_max=True),
+        window=st.tuples(st.integers(1, 8), st.integers(1, 8)),
+        allocation=st.sampled_from(["similarity", "coherence", "uniform"]),
+        reach=st.integers(0, 3),
+        merge=st.sampled_from(["mean", "representative", "norm_mean"]),
+    ),
+    levels=st.one_of(st.just("all"), st.lists(st.integers(0, 4), min_size=1).map(tuple)),
+)
+
+
+@given(configs)
+def test_json_round_trip(config):
+    assert Config.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+@pytest.mark.parametrize("method", METHODS.values(), ids=list(METHODS))
+def test_every_method_survives_a_file(method, tmp_path):
+    config = Config(method=method(ratio=0.3, window=(4, 2)), levels=(0, 1))
+    config.save(tmp_path / "retom.json")
+    assert Config.load(tmp_path / "retom.json") == config
+
+
+def test_options_go_to_the_method_or_the_configuration():
+    config = Config().with_options(ratio=0.3, window=[4, 4], levels="all")
+    assert config == Config(method=ReToM(ratio=0.3, window=(4, 4)), levels="all")
+
+
+def test_options_apply_to_a_method_given_with_them():
+    config = Config().with_options(method=RandomRepresentative(seed=3), ratio=0.25)
+    assert config.method == RandomRepresentative(seed=3, ratio=0.25)
+
+
+def test_levels_are_a_sorted_set():
+    assert Config(levels=(2, 0, 2)).levels == (0, 2)
+
+
+def test_a_configuration_cannot_be_changed():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Config().levels = "all"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"levels": ()}, "levels is .* was given"),
+        ({"levels": 0}, "whole numbers of at least 0, largest grid first; 0 was given"),
+        ({"levels": (0, -1)}, "at least 0"),
+        ({"levels": "top"}, "'top' was given"),
+        ({"scope": "block"}, "scope is one of attention; 'block' was given"),
+        ({"method": "retom"}, r"such as retom.ReToM\(ratio=0.5\); 'retom' was given"),
+        ({"method": ReToM}, "method is an object"),
+    ],
+)
+def test_impossible_options_are_refused_in_a_sentence(options, message):
+    with pytest.raises(ConfigError, match=message):
+        Config(**options)
+
+
+def test_an_unknown_option_is_refused_with_the_known_ones():
+    with pytest.raises(
+        ConfigError,
+        match="Unknown option rate. ReToM takes allocation, merge, ratio, reach, window; the "
+        "configuration takes levels, method, scope",
+    ):
+        Config().with_options(rate=0.5)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "cannot be read as a retom configuration"),
+        ("[]", "holds list, not a retom configuration"),
+        ('{"ratio": 0.5}', '"format": 1'),
+        ('{"format": 2}', "another version of retom"),
+        ('{"format": 1, "method": "retom"}', "an object with a name and options"),
+        ('{"format": 1, "method": {"name": "best"}}', "Unknown method 'best'; the methods are retom"),
+        ('{"format": 1, "method": {"ratios": 1}}', "Unknown option ratios"),
+        ('{"format": 1, "method": {"ratio": 2}}', "less than 1; 2 was given"),
+    ],
+)
+def test_a_file_that_is_no_configuration_is_refused(text, message, tmp_path):
+    path = tmp_path / "retom.json"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        Config.load(path)
+
+
+def test_a_missing_file_is_refused_by_name(tmp_path):
+    with pytest.raises(ConfigError, match="nowhere.json cannot be read"):
+        Config.load(tmp_path / "nowhere.json")
