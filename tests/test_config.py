@@ -75,7 +75,7 @@ def test_impossible_options_are_refused_in_a_sentence(options, message):
 def test_an_unknown_option_is_refused_with_the_known_ones():
     with pytest.raises(
         ConfigError,
-        match="Unknown option rate. ReToM takes allocation, merge, ratio, reach, window; the "
+        match=r"Unknown option rate\. ReToM takes allocation, merge, ratio, reach, window; the "
         "configuration takes levels, method, scope",
     ):
         Config().with_options(rate=0.5)
@@ -89,7 +89,10 @@ def test_an_unknown_option_is_refused_with_the_known_ones():
         ('{"ratio": 0.5}', '"format": 1'),
         ('{"format": 2}', "another version of retom"),
         ('{"format": 1, "method": "retom"}', "an object with a name and options"),
-        ('{"format": 1, "method": {"name": "best"}}', "Unknown method 'best'; the methods are retom"),
+        (
+            '{"format": 1, "method": {"name": "best"}}',
+            "Unknown method 'best'; the methods are retom",
+        ),
         ('{"format": 1, "method": {"ratios": 1}}', "Unknown option ratios"),
         ('{"format": 1, "method": {"ratio": 2}}', "less than 1; 2 was given"),
     ],
@@ -102,5 +105,5 @@ def test_a_file_that_is_no_configuration_is_refused(text, message, tmp_path):
 
 
 def test_a_missing_file_is_refused_by_name(tmp_path):
-    with pytest.raises(ConfigError, match="nowhere.json cannot be read"):
+    with pytest.raises(ConfigError, match=r"nowhere\.json cannot be read"):
         Config.load(tmp_path / "nowhere.json")

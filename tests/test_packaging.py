@@ -1,4 +1,4 @@
-"""What a user gets before doing anything: a light import, complete names, layers in one direction."""
+"""What a user gets before doing anything: a light import, complete names, tidy layers."""
 
 import ast
 import doctest
@@ -19,7 +19,7 @@ SOURCE = Path(retom.__file__).parent
 
 LAYERS = [
     {"errors"},
-    {"grid", "plan", "metrics", "pictures"},
+    {"grid", "plan", "metrics"},
     {"representative", "allocation"},
     {"methods"},
     {"config"},
@@ -28,10 +28,10 @@ LAYERS = [
     {"hooks"},
     {"summary"},
     {"handle"},
-    {"generation"},
+    {"drawing"},
     {"cli"},
 ]
-"""From the bottom up: a module imports from its own layer's packages or from below, never from above."""
+"""From the bottom up: a module imports from its own package or from layers below it."""
 
 
 def layer_of(module):

@@ -124,8 +124,15 @@ class Config:
         """
         try:
             data = json.loads(Path(path).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"{path} cannot be read as a retom configuration: {error}") from error
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise ConfigError(
+                f"{path} cannot be read as a retom configuration: {reason}."
+            ) from error
+        except ValueError as error:
+            raise ConfigError(
+                f"{path} cannot be read as a retom configuration: it is not JSON ({error})."
+            ) from error
         if not isinstance(data, dict):
             raise ConfigError(f"{path} holds {type(data).__name__}, not a retom configuration.")
         return Config.from_dict(cast("dict[str, Any]", data))

@@ -6,7 +6,10 @@ RetomError
 │   └── BudgetError                      a ratio that the windows of a grid cannot reach
 ├── ShapeError             (ValueError)  tokens and grid disagree
 ├── UnsupportedModelError  (TypeError)   nothing in this object can merge tokens
-└── AlreadyAppliedError    (RuntimeError) merging is already on, or the handle is spent
+├── AlreadyAppliedError    (RuntimeError) merging is already on, or the handle is spent
+├── ModelError                           a pipeline cannot be found, loaded or drawn with
+├── OutputError            (OSError)     a file cannot be written where the user wants it
+└── MissingExtraError      (ImportError) packages of an extra are not installed
 ```
 
 Every message is a sentence: what was given, what is allowed, what to do next.
@@ -35,3 +38,15 @@ class UnsupportedModelError(RetomError, TypeError):
 
 class AlreadyAppliedError(RetomError, RuntimeError):
     """Merging is already applied to this denoiser, or this handle was removed."""
+
+
+class ModelError(RetomError):
+    """A model cannot be found or loaded, or is not a text-to-image pipeline."""
+
+
+class OutputError(RetomError, OSError):
+    """A file cannot be written where the user wants it."""
+
+
+class MissingExtraError(RetomError, ImportError):
+    """Packages of an optional extra are not installed."""

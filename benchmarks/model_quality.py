@@ -1,0 +1,246 @@
+"""How far merging moves a model from itself: denoiser error and pictures, every variant alike.
+
+- teacher: relative L2 error of the denoiser's output, ||merged - un-merged|| / ||un-merged|| per
+  sample, on identical inputs without guidance. The noisy latents are real: the un-merged model's
+  own final latents of each prompt and seed, noised to 8 timesteps with its scheduler's alphas.
+- pictures: PSNR and SSIM of whole pictures to the un-merged picture of the same prompt, seed and
+  steps; values in [0, 1]. The floor is the un-merged picture of another seed.
+- timing: one denoiser call of batch 2 (one picture with guidance), merged / un-merged, interleaved.
+
+Same prompts, seeds, layers and ratio for all. Results are appended to --work; a killed run, started
+again with the same options, continues, and more variants or prompts may be added to it. Prints
+Markdown tables of everything in --work, with 95 % bootstrap intervals over prompts and paired
+differences to tomesd.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from measure import interleave, synchroniser
+from quality_tables import FLOOR, report
+from record import caption, parser, progress, provenance, write_json
+from sources import load, prompts_of, tiny
+from store import Store
+from study import NUM_LEVELS, Study
+from torch import Tensor
+from variants import (
+    DEFAULT,
+    TOMESD,
+    UNMERGED,
+    Variant,
+    merged_copy,
+    select,
+    tokens_in_self_attention,
+)
+
+import retom
+from retom.metrics import psnr, ssim
+
+STAGES = ("teacher", "timing", "pictures")
+MOST_DB = 100.0
+OTHER_SEED = 1_000_003
+DEFAULT_GLOBS = ["retom/*", "tomesd/*", "random_representative/*", "window_corner/*"]
+SMOKE_GLOBS = [DEFAULT, TOMESD, "window_corner/similarity/2x2/reach0/mean"]
+
+
+class Tick:
+    """Progress on stderr with the time that is left.
+
+    Args:
+        total: Results still to measure.
+    """
+
+    def __init__(self, total: int) -> None:
+        self.total, self.done, self.begin = total, 0, time.monotonic()
+
+    def __call__(self, what: str) -> None:
+        """One more result is on the disk."""
+        self.done += 1
+        left = (time.monotonic() - self.begin) / self.done * (self.total - self.done)
+        progress(f"[{self.done}/{self.total}, {left / 60:.1f} min left] {what}")
+
+
+def relative_error(merged: Tensor, whole: Tensor) -> list[list[float]]:
+    """||merged - whole|| / ||whole|| of (levels, B, ...), by sample and level."""
+    error = (merged - whole).flatten(2).norm(dim=-1) / whole.flatten(2).norm(dim=-1)
+    return [[round(value, 7) for value in sample] for sample in error.T.tolist()]
+
+
+def run_teacher(study: Study, chunk: list[int], variants: list[Variant], tick: Tick) -> None:
+    """Denoiser errors of a chunk of prompts."""
+    conditions = study.conditions(chunk)
+    name = f"outputs-{chunk[0]}-{chunk[-1]}"
+    whole = study.store.cached(name, lambda: {"outputs": study.outputs(chunk, conditions)})
+    for variant in variants:
+        with study.merged(variant):
+            merged = study.outputs(chunk, conditions)
+        errors = relative_error(merged, whole["outputs"])
+        study.store.add("teacher", variant.name, chunk, errors=errors, timesteps=study.timesteps)
+        tick(f"teacher {variant.name}")
+
+
+def run_timing(study: Study, chunk: list[int], variants: list[Variant], tick: Tick) -> None:
+    """Denoiser calls of batch 2, un-merged and merged in turns."""
+    o = study.options
+    conditions = study.conditions(chunk)
+    x = study.noisy(study.reference(chunk)["latents"], study.timesteps[NUM_LEVELS // 2], chunk)
+    timestep = study.timesteps[NUM_LEVELS // 2]
+    for variant in variants:
+        twin = merged_copy(study.pipe.unet, variant, ratio=o.ratio, levels=o.levels, seed=o.seed)
+        calls: dict[str, Callable[[], object]] = {
+            UNMERGED: lambda: study.pipe.unet(x, timestep, **conditions),
+            variant.name: lambda twin=twin: twin(x, timestep, **conditions),
+        }
+        with torch.no_grad():
+            sync = synchroniser(o.device)
+            seconds = interleave(calls, o.timing_rounds, warmup=1, synchronise=sync)
+        values = {"un_merged_s": seconds[UNMERGED], "merged_s": seconds[variant.name]}
+        study.store.add("timing", variant.name, chunk, **values)
+        tick(f"timing {variant.name}")
+
+
+def run_pictures(study: Study, chunk: list[int], variants: list[Variant], tick: Tick) -> None:
+    """Whole pictures of a chunk of prompts; the floor first."""
+    whole = study.reference(chunk)["pictures"]
+    if not study.store.has("pictures", FLOOR, chunk):
+        other = study.decode(study.draw(chunk, seed=study.options.seed + OTHER_SEED))
+        study.store.add("pictures", FLOOR, chunk, **similarity(other, whole))
+    for variant in variants:
+        with study.merged(variant):
+            latents = study.draw(chunk, seed=study.options.seed)
+        study.store.add("pictures", variant.name, chunk, **similarity(study.decode(latents), whole))
+        tick(f"pictures {variant.name}")
+
+
+def similarity(pictures: Tensor, whole: Tensor) -> dict[str, list[float]]:
+    """PSNR in dB, at most 100 so that equal pictures are a number, and SSIM, by picture."""
+    return {
+        "psnr": psnr(pictures, whole).clamp_max(MOST_DB).tolist(),
+        "ssim": ssim(pictures, whole).tolist(),
+    }
+
+
+RUNS = {"teacher": run_teacher, "timing": run_timing, "pictures": run_pictures}
+
+
+def comparable(study: Study, variants: list[Variant]) -> list[Variant]:
+    """The variants that can reach the ratio on this model; the others are named on stderr.
+
+    Raises:
+        SystemExit: Some merge other layers than others, or another number of tokens; tomesd at a
+            ratio over 0.75, for example, silently merges less.
+    """
+    chunk = study.chunks[0][:2]
+    given = study.conditions(chunk)
+    latents = study.reference(study.chunks[0])["latents"][:2]
+    x = study.noisy(latents, study.timesteps[0], chunk)
+
+    def call() -> None:
+        with torch.no_grad():
+            study.pipe.unet(x, study.timesteps[0], **given)
+
+    found: list[Variant] = []
+    first: dict[str, int] = {}
+    for variant in variants:
+        try:
+            with study.merged(variant):
+                tokens = tokens_in_self_attention(study.pipe.unet, call)
+        except retom.BudgetError as error:
+            progress(f"left out: {variant.name}: {error}")
+            continue
+        found.append(variant)
+        first = first or tokens
+        different = [f"{n} ({first[n]}, {tokens[n]})" for n in first if first[n] != tokens[n]]
+        if different:
+            raise SystemExit(
+                f"{found[0].name} and {variant.name} keep different numbers of tokens in "
+                f"{', '.join(different)}."
+            )
+    return found
+
+
+def run(study: Study, variants: list[Variant], stages: Sequence[str]) -> None:
+    """Measure what is not in the store yet: chunk by chunk, all variants of each."""
+    store = study.store
+    jobs = []
+    for stage in stages:
+        for chunk in [study.chunks[0][:2]] if stage == "timing" else study.chunks:
+            todo = [v for v in variants if not store.has(stage, v.name, chunk)]
+            if todo:
+                jobs.append((stage, chunk, todo))
+    tick = Tick(sum(len(todo) for _, _, todo in jobs))
+    for stage, chunk, todo in jobs:
+        RUNS[stage](study, chunk, todo, tick)
+
+
+def arguments(argv: Sequence[str]) -> argparse.Namespace:
+    """Parse and complete the options."""
+    made = parser(__doc__)
+    made.add_argument("--model", help="a diffusers folder; the bundled model if not given")
+    made.add_argument("--work", type=Path, help="where results grow; needed except with --smoke")
+    made.add_argument("--only", nargs="+", choices=(*STAGES, "report"), default=list(STAGES))
+    made.add_argument("--variants", nargs="+", metavar="GLOB", default=DEFAULT_GLOBS)
+    made.add_argument("--ratio", type=float, default=0.5)
+    made.add_argument("--levels", type=int, default=1, help="how many of the largest grids merge")
+    made.add_argument("--prompts", type=int, default=32, help="how many")
+    made.add_argument("--prompts-file", type=Path, help="one prompt a line")
+    made.add_argument("--steps", type=int, default=12)
+    made.add_argument("--guidance", type=float, default=4.0)
+    made.add_argument("--height", type=int, help="pixels; the model's default if not given")
+    made.add_argument("--width", type=int)
+    made.add_argument("--batch", type=int, default=16, help="prompts at a time; even")
+    made.add_argument("--threads", type=int, default=torch.get_num_threads())
+    made.add_argument("--timing-rounds", type=int, default=9)
+    options = made.parse_args(argv)
+    if options.smoke:
+        options.prompts, options.batch, options.steps, options.timing_rounds = 4, 2, 2, 2
+        options.variants = SMOKE_GLOBS
+        options.work = options.work or Path(tempfile.mkdtemp(prefix="model_quality-"))
+    if options.work is None:
+        made.error("--work DIR is needed: results grow there, and a killed run continues from it")
+    if options.batch < 2 or options.batch % 2:
+        made.error("--batch must be even: at an odd batch size tomesd drops its random choice")
+    if options.prompts % options.batch:
+        made.error("--prompts must be a multiple of --batch")
+    return options
+
+
+def main(argv: Sequence[str]) -> int:
+    """Measure what is missing, then print the report."""
+    options = arguments(argv)
+    torch.set_num_threads(options.threads)
+    model = tiny() if options.smoke else load(options.model, options.device, options.dtype)
+    prompts = prompts_of(model.folder, options.prompts_file)
+    if options.prompts > len(prompts):
+        raise SystemExit(
+            f"There are {len(prompts)} prompts; --prompts {options.prompts} was given."
+        )
+    kept = ("ratio", "levels", "steps", "guidance", "height", "width", "batch", "seed", "dtype")
+    settings = {name: getattr(options, name) for name in kept} | {
+        "model": model.label,
+        "prompts": hashlib.sha256("\n".join(prompts).encode()).hexdigest()[:12],
+        "device": torch.device(options.device).type,
+    }
+    store = Store(options.work, settings)
+    source = provenance(options, argv, "model_quality")
+    stages = [stage for stage in STAGES if stage in options.only]
+    if stages:
+        study = Study(model.pipe, prompts[: options.prompts], options, store)
+        store.session(source)
+        run(study, comparable(study, select(options.variants)), stages)
+    text, results = report(store)
+    print(text + "\n\n" + caption(source))
+    write_json(options.json, "model_quality", source, results)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

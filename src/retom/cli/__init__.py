@@ -1,0 +1,70 @@
+"""The command ``retom``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from typing import TYPE_CHECKING, NoReturn
+
+import retom
+from retom.cli import generate
+from retom.errors import ConfigError, RetomError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+BAD_INPUT = 2
+INTERRUPTED = 130
+BROKEN_PIPE = 141
+
+
+class _Parser(argparse.ArgumentParser):
+    """Reports what is wrong as every other error of retom: one sentence, without the usage."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise what :func:`main` prints."""
+        complaint = message.removeprefix("argument ").rstrip(".")
+        raise ConfigError(f"{complaint}. See {self.prog} --help.")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Args:
+        argv: Arguments; those of the process if not given.
+
+    Returns:
+        The exit status: 0, or 2 after one sentence on stderr, 130 when interrupted.
+    """
+    try:
+        options = _parser().parse_args(argv)
+        options.run(options)
+        sys.stdout.flush()
+    except RetomError as error:
+        print(f"retom: {error}", file=sys.stderr)
+        return BAD_INPUT
+    except KeyboardInterrupt:
+        print("retom: interrupted.", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Who read the output has left; the interpreter's last flush must not fail on it again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="retom", description="Token merging that makes text-to-image models cheaper to run."
+    )
+    parser.add_argument("--version", action="version", version=f"retom {retom.__version__}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    generate.set_up(
+        commands.add_parser(
+            "generate",
+            help="draw a picture with merging",
+            description="Draw a picture with merging; with --compare also without, side by side.",
+        )
+    )
+    return parser

@@ -1,0 +1,216 @@
+"""The arguments of ``retom generate``: what they may say, and the configuration they add up to."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from retom.allocation import ALLOCATIONS
+from retom.config import Config
+from retom.methods import METHODS
+from retom.plan import MERGE_MODES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from retom.config import Levels
+
+_SEED_LIMIT = 2**64  # torch takes 64 bits
+
+
+def whole_number(least: int, limit: int | None = None) -> Callable[[str], int]:
+    """A parser for whole numbers of at least ``least`` and less than ``limit``."""
+
+    def parse(text: str) -> int:
+        number = int(text) if text.strip().lstrip("+-").isdecimal() else None
+        if number is None or number < least or (limit is not None and number >= limit):
+            below = "" if limit is None else f" and less than {limit}"
+            raise argparse.ArgumentTypeError(
+                f"a whole number of at least {least}{below} is needed, {text!r} was given"
+            )
+        return number
+
+    return parse
+
+
+seed = whole_number(0, _SEED_LIMIT)
+
+
+def guidance(text: str) -> float:
+    """A finite number of at least 0."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 <= number < math.inf:
+        raise argparse.ArgumentTypeError(f"a number of at least 0 is needed, {text!r} was given")
+    return number
+
+
+def ratio(text: str) -> float:
+    """A number; whether it is in range, the method says."""
+    try:
+        return float(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(
+            f"a number of at least 0 and less than 1 is needed, {text!r} was given"
+        ) from error
+
+
+def height_by_width(text: str) -> tuple[int, int]:
+    """``HxW`` as (H, W); a single number is both."""
+    sides = text.lower().split("x")
+    if len(sides) > 2 or not all(side.isdecimal() and int(side) > 0 for side in sides):
+        raise argparse.ArgumentTypeError(
+            f"height x width is needed, such as 2x2 or 192x256, {text!r} was given"
+        )
+    return int(sides[0]), int(sides[-1])
+
+
+def levels(text: str) -> Levels:
+    """``all``, or whole numbers with commas."""
+    if text == "all":
+        return "all"
+    parts = text.split(",")
+    if not all(part.isdecimal() for part in parts):
+        raise argparse.ArgumentTypeError(
+            f"all, or levels with commas such as 0,1 are needed, {text!r} was given"
+        )
+    return tuple(int(part) for part in parts)
+
+
+def prompt(text: str) -> str:
+    """Text; bytes that are no text are refused here, before a tokenizer meets them."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise argparse.ArgumentTypeError(
+            "the text is not valid in this terminal's encoding"
+        ) from error
+    return text
+
+
+def config_of(options: argparse.Namespace) -> Config:
+    """The configuration of ``--config``, or the default one, with the other options on top.
+
+    Raises:
+        ConfigError: The file cannot be read, or an option is unknown to the method or out of its
+            range.
+    """
+    config = Config.load(options.config) if options.config else Config()
+    if options.method is not None and options.method != config.method.name:
+        data = config.to_dict()
+        data["method"]["name"] = options.method
+        config = Config.from_dict(data)
+    names = ("ratio", "window", "allocation", "reach", "merge", "levels")
+    given: dict[str, Any] = {
+        name: value for name in names if (value := getattr(options, name)) is not None
+    }
+    return config.with_options(**given)
+
+
+def add_picture(group: argparse._ArgumentGroup) -> None:
+    """What is drawn."""
+    group.add_argument("prompt", type=prompt, help="what to draw")
+    group.add_argument(
+        "--negative-prompt", type=prompt, metavar="TEXT", help="what to steer away from"
+    )
+    group.add_argument("--seed", type=seed, default=0, metavar="N", help="of the noise, default 0")
+    group.add_argument(
+        "--steps", type=whole_number(1), metavar="N", help="denoising steps, by default the model's"
+    )
+    group.add_argument(
+        "--guidance",
+        type=guidance,
+        metavar="G",
+        help="guidance scale, by default the model's",
+    )
+    group.add_argument(
+        "--size",
+        type=height_by_width,
+        metavar="HxW",
+        help="in pixels, by default the model's",
+    )
+    pixels = whole_number(1)
+    group.add_argument("--height", type=pixels, metavar="PX", help="overrides that of --size")
+    group.add_argument("--width", type=pixels, metavar="PX", help="overrides that of --size")
+
+
+def add_merging(group: argparse._ArgumentGroup) -> None:
+    """How it merges; :func:`config_of` reads them."""
+    group.add_argument(
+        "--ratio",
+        type=ratio,
+        metavar="R",
+        help="share of the tokens to remove, default 0.5; 0 is none",
+    )
+    group.add_argument("--method", choices=tuple(METHODS), help="how tokens are chosen and merged")
+    group.add_argument(
+        "--window", type=height_by_width, metavar="HxW", help="tokens of a local window"
+    )
+    group.add_argument("--allocation", choices=ALLOCATIONS, help="which tokens go")
+    group.add_argument(
+        "--reach",
+        type=whole_number(0),
+        metavar="N",
+        help="windows a token may look around",
+    )
+    group.add_argument("--merge", choices=MERGE_MODES, help="how tokens become one")
+    group.add_argument(
+        "--levels",
+        type=levels,
+        metavar="0,1",
+        help="all, or attention levels, largest first",
+    )
+    group.add_argument(
+        "--config", type=Path, metavar="FILE", help="a configuration that the options above change"
+    )
+
+
+def add_model(group: argparse._ArgumentGroup) -> None:
+    """What draws, and where."""
+    group.add_argument(
+        "--model",
+        metavar="MODEL",
+        help="a diffusers folder or hub id; the bundled model if not given",
+    )
+    group.add_argument(
+        "--device",
+        default="auto",
+        metavar="DEVICE",
+        help="cpu, cuda, mps, ...; auto is an accelerator if there is one",
+    )
+    group.add_argument(
+        "--dtype",
+        default="auto",
+        choices=("auto", "float32", "float16", "bfloat16"),
+        help="precision; auto is float16 on CUDA, else float32",
+    )
+    group.add_argument(
+        "--threads", type=whole_number(1), metavar="N", help="CPU threads to compute on"
+    )
+
+
+def add_output(group: argparse._ArgumentGroup) -> None:
+    """What is told, and where the picture goes."""
+    group.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        default=Path("out.png"),
+        metavar="FILE",
+        help="default out.png",
+    )
+    group.add_argument(
+        "--compare", action="store_true", help="also draw un-merged: side by side, and measured"
+    )
+    group.add_argument(
+        "--repeat",
+        type=whole_number(1),
+        metavar="N",
+        help="pairs that --compare times, default 1",
+    )
+    group.add_argument("--json", action="store_true", help="print the result as JSON")
+    group.add_argument("--quiet", action="store_true", help="print nothing but errors and --json")

@@ -1,0 +1,220 @@
+"""Load a diffusers text-to-image pipeline: from a folder, from the hub, or the bundled one.
+
+Imports diffusers, so only what draws pictures imports this file.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import warnings
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+
+from retom.errors import ConfigError, ModelError
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+
+DTYPES = ("float32", "float16", "bfloat16")
+BUNDLED = "retom-emoji"
+# What the bundled model's samples were drawn with; other models bring defaults of their own.
+BUNDLED_STEPS = 20
+BUNDLED_GUIDANCE = 4.0
+
+_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?", re.ASCII)
+_NEEDED = {
+    "prompt",
+    "height",
+    "width",
+    "num_inference_steps",
+    "guidance_scale",
+    "generator",
+    "callback_on_step_end",
+}
+_UNWANTED = {"image", "video", "num_frames"}
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A pipeline, ready to draw.
+
+    Attributes:
+        name: As the user gave it; ``retom-emoji`` for the bundled one.
+        pipe: A diffusers pipeline, on ``device``.
+        device: Where it runs.
+        dtype: What it computes in.
+        steps: Denoising steps by default.
+        guidance: Guidance scale by default.
+    """
+
+    name: str
+    pipe: Any
+    device: torch.device
+    dtype: torch.dtype
+    steps: int
+    guidance: float
+
+    @property
+    def default_size(self) -> tuple[int, int] | None:
+        """(height, width) in pixels that the denoiser was trained for; None if it does not say."""
+        denoiser = getattr(self.pipe, "unet", None) or getattr(self.pipe, "transformer", None)
+        size = getattr(getattr(denoiser, "config", None), "sample_size", None)
+        if size is None:
+            return None
+        height, width = (size, size) if isinstance(size, int) else size
+        scale = int(self.pipe.vae_scale_factor)
+        return int(height) * scale, int(width) * scale
+
+    @property
+    def prompt_limit(self) -> int | None:
+        """Tokens of a prompt that are read; None if the tokenizer does not say."""
+        limit = getattr(getattr(self.pipe, "tokenizer", None), "model_max_length", None)
+        return limit if isinstance(limit, int) else None
+
+    def prompt_length(self, prompt: str) -> int:
+        """Tokens of a prompt, with those that mark its beginning and end; 0 without a tokenizer."""
+        tokenizer = getattr(self.pipe, "tokenizer", None)
+        return 0 if tokenizer is None else len(tokenizer(prompt).input_ids)
+
+
+def load_model(name: str | None = None, *, device: str = "auto", dtype: str = "auto") -> Model:
+    """Load a text-to-image pipeline.
+
+    Args:
+        name: A diffusers folder or hub id; None for the bundled model.
+        device: ``auto`` for the accelerator if there is one, else the CPU; or a torch device.
+        dtype: ``auto`` for float16 on CUDA and float32 elsewhere; or one of :data:`DTYPES`.
+
+    Raises:
+        ConfigError: The device or the dtype is unknown or not available.
+        ModelError: The model cannot be found or loaded, or does not draw from a prompt alone.
+    """
+    place = _device(device)
+    precision = _dtype(dtype, place)
+    source = _bundled_folder() if name is None else _source(name)
+    pipe = _from_pretrained(source, precision)
+    parameters = inspect.signature(type(pipe).__call__).parameters
+    if _NEEDED - parameters.keys() or _UNWANTED & parameters.keys():
+        raise ModelError(
+            f"{source} holds a {type(pipe).__name__}, which does not draw a picture from a prompt "
+            "alone; retom generate needs a text-to-image pipeline."
+        )
+    pipe.set_progress_bar_config(disable=True)  # callers show steps in their own way
+    bundled = name is None
+    return Model(
+        name=BUNDLED if name is None else name,
+        pipe=pipe.to(place),
+        device=place,
+        dtype=precision,
+        steps=BUNDLED_STEPS if bundled else int(parameters["num_inference_steps"].default),
+        guidance=BUNDLED_GUIDANCE if bundled else float(parameters["guidance_scale"].default),
+    )
+
+
+@contextmanager
+def quiet_libraries() -> Generator[None]:
+    """Silence the loggers, bars and warnings of diffusers and transformers inside a ``with`` block.
+
+    Their bars and notices would stand between the lines of a command's own output.
+    """
+    # Through transformers first: diffusers' import has notices of its own to log.
+    loggers = [
+        import_module(f"{library}.utils.logging") for library in ("transformers", "diffusers")
+    ]
+    before = [(logger.get_verbosity(), logger.is_progress_bar_enabled()) for logger in loggers]
+    for logger in loggers:
+        logger.set_verbosity_error()
+        logger.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, (verbosity, bars) in zip(loggers, before, strict=True):
+            logger.set_verbosity(verbosity)
+            if bars:
+                logger.enable_progress_bar()
+
+
+def _bundled_folder() -> str:
+    try:
+        bundled = cast("Any", import_module("retom_emoji"))
+    except ModuleNotFoundError as error:
+        raise ModelError(
+            "The bundled model is not installed: run `pip install ./packages/retom-emoji` in a "
+            "checkout of retom, or name a diffusers folder or hub id with --model."
+        ) from error
+    return str(bundled.folder())
+
+
+def _source(name: str) -> str:
+    """The name, if it is a pipeline folder or may be a hub id."""
+    folder = Path(name)
+    if folder.is_dir():
+        if not (folder / "model_index.json").is_file():
+            raise ModelError(
+                f"{name} is not a diffusers pipeline: the folder has no model_index.json."
+            )
+    elif folder.exists():
+        raise ModelError(
+            f"{name} is a file; a model is a diffusers pipeline folder or a hub id such as "
+            "owner/name."
+        )
+    elif not _HUB_ID.fullmatch(name) or name.startswith("."):
+        raise ModelError(
+            f"There is no folder {name}; a model is a diffusers pipeline folder or a hub id such "
+            "as owner/name."
+        )
+    return name
+
+
+def _from_pretrained(source: str, dtype: torch.dtype) -> DiffusionPipeline:
+    from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+
+    try:
+        with warnings.catch_warnings():
+            # Newer diffusers calls it dtype; torch_dtype is what every supported version knows.
+            warnings.filterwarnings("ignore", "`torch_dtype` is deprecated", FutureWarning)
+            return cast("Any", DiffusionPipeline).from_pretrained(source, torch_dtype=dtype)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # a folder can be broken in any way, and each raises its own
+        if Path(source).is_dir():
+            reason = str(error).strip().split("\n")[0].rstrip(".") or type(error).__name__
+            raise ModelError(
+                f"{source} cannot be loaded as a diffusers pipeline: {reason}."
+            ) from error
+        raise ModelError(
+            f"There is no folder {source}, and the Hugging Face hub gives no diffusers pipeline of "
+            "that name: check the name and the connection."
+        ) from error
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        found = (
+            torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+        )
+        return found or torch.device("cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ConfigError(f"The device {name} is not available on this machine.") from error
+    return device
+
+
+def _dtype(name: str, device: torch.device) -> torch.dtype:
+    if name == "auto":
+        return torch.float16 if device.type == "cuda" else torch.float32
+    if name not in DTYPES:
+        raise ConfigError(f"dtype is auto or one of {', '.join(DTYPES)}; {name!r} was given.")
+    return cast("torch.dtype", getattr(torch, name))
