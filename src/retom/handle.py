@@ -9,7 +9,7 @@ from retom.config import Config
 from retom.errors import AlreadyAppliedError, ConfigError
 from retom.hooks import attach, owner_of
 from retom.models import find_denoiser, layout_of
-from retom.state import MergeState
+from retom.state import LevelState, MergeState
 from retom.summary import Summary, summarise
 
 if TYPE_CHECKING:
@@ -33,11 +33,10 @@ class Handle:
         self._layout = layout
         self._state = MergeState(
             config=config,
-            levels=_merging_levels(config, layout),
+            levels=_level_states(config, layout),
             seen=dict.fromkeys(layout.levels),
         )
-        self._removables: list[RemovableHandle] = []
-        self._attach()
+        self._removables: list[RemovableHandle] = attach(denoiser, layout, self._state, owner=self)
 
     @property
     def config(self) -> Config:
@@ -68,11 +67,11 @@ class Handle:
         self._require_applied()
         config = self.config.with_options(**options)
         _check_reachable(config, self._layout)
-        self._detach()
         self._state.config = config
-        self._state.levels = _merging_levels(config, self._layout)
+        merging = _merging_levels(config, self._layout)
+        for number, level in self._state.levels.items():
+            level.merges = number in merging
         self.reset()
-        self._attach()
 
     def reset(self) -> None:
         """Forget all plans and the grids seen. Never needed between pictures."""
@@ -84,7 +83,9 @@ class Handle:
 
         Removing twice does nothing.
         """
-        self._detach()
+        for removable in self._removables:
+            removable.remove()
+        self._removables = []
         self._state.end()
 
     def summary(self) -> Summary:
@@ -97,7 +98,7 @@ class Handle:
             type(self._denoiser).__name__,
             self.config,
             self._layout,
-            levels=self._state.levels,
+            levels=_merging_levels(self.config, self._layout),
             enabled=self.enabled,
             seen=self._state.seen,
         )
@@ -105,14 +106,6 @@ class Handle:
     def __repr__(self) -> str:
         state = "removed" if not self.applied else "on" if self.enabled else "off"
         return f"<retom.Handle {state} on {type(self._denoiser).__name__}: {self.config}>"
-
-    def _attach(self) -> None:
-        self._removables = attach(self._denoiser, self._layout, self._state, owner=self)
-
-    def _detach(self) -> None:
-        for removable in self._removables:
-            removable.remove()
-        self._removables = []
 
     def _require_applied(self) -> None:
         if not self.applied:
@@ -142,6 +135,11 @@ def apply(
         ConfigError: An option is unknown or out of its range, a level does not exist, or the ratio
             is more than the windows can give up at the model's default size (:class:`BudgetError`).
         AlreadyAppliedError: Merging is already applied and ``replace`` is False.
+
+    Note:
+        Where ``torch.compile`` is in use, ``torch.compiler.reset()`` is called: a graph compiled
+        before would go on running without merging. Everything compiled in the process compiles
+        again.
 
     Example:
         >>> handle = retom.apply(pipe, ratio=0.5)  # doctest: +SKIP
@@ -183,6 +181,11 @@ def handle_of(target: object) -> Handle | None:
     """The handle of the merging that is applied to ``target``, or None."""
     owner = owner_of(find_denoiser(target))
     return owner if isinstance(owner, Handle) else None
+
+
+def _level_states(config: Config, layout: Layout) -> dict[int, LevelState]:
+    merging = _merging_levels(config, layout)
+    return {number: LevelState(merges=number in merging) for number in layout.levels}
 
 
 def _merging_levels(config: Config, layout: Layout) -> frozenset[int]:

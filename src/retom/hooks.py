@@ -12,9 +12,11 @@ DenoiserBegins → (GridSource → (MergeInput → attention → UnmergeOutput)*
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
+import torch
 from torch import Tensor, nn
 
 from retom.grid import Grid
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from torch.utils.hooks import RemovableHandle
 
     from retom.models.layout import GridsOf, Layout
-    from retom.state import MergeState
+    from retom.state import LevelState, MergeState
 
 Args = tuple[Any, ...]
 Kwargs = dict[str, Any]
@@ -56,12 +58,12 @@ class GridSource:
     """Before the module that flattens a feature map (B, C, H, W) to tokens: note H and W."""
 
     state: MergeState
-    source: int
+    level: LevelState
 
     def __call__(self, module: nn.Module, args: Args, kwargs: Kwargs) -> None:
-        if self.state.running:
+        if self.state.running and self.level.merges:
             height, width = _first_input(args, kwargs, "hidden_states").shape[-2:]
-            self.state.source_grid[self.source] = Grid(height, width)
+            self.level.source_grid = Grid(height, width)
 
 
 @dataclass(slots=True, eq=False)
@@ -69,18 +71,16 @@ class MergeInput:
     """Before a self-attention layer: replace its N tokens by K, and its mask by theirs."""
 
     state: MergeState
-    site: int
-    source: int
-    level: int
+    level: LevelState
 
     def __call__(self, module: nn.Module, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs] | None:
-        if not self.state.running:
+        if not (self.state.running and self.level.merges):
             return None
         tokens = _first_input(args, kwargs, "hidden_states")
-        plan = self.state.plan_for(self.level, self.source, tokens)
+        plan = self.state.plan_for(self.level, tokens)
         if plan is None:
             return None
-        self.state.in_flight[self.site] = plan
+        self.state.in_flight = plan
         merged = plan.merge(tokens)
         kwargs = dict(kwargs)
         if args:
@@ -98,38 +98,38 @@ class UnmergeOutput:
     """After a self-attention layer: spread its K tokens back to N."""
 
     state: MergeState
-    site: int
 
     def __call__(self, module: nn.Module, args: Args, output: Tensor) -> Tensor | None:
-        plan = self.state.in_flight.pop(self.site, None)
+        plan, self.state.in_flight = self.state.in_flight, None
         return None if plan is None else plan.unmerge(output)
 
 
 def attach(
     denoiser: nn.Module, layout: Layout, state: MergeState, owner: object
 ) -> list[RemovableHandle]:
-    """Register the hooks for every site on a level that merges.
+    """Register the hooks for every site; ``owner`` is what :func:`owner_of` finds again.
 
-    ``owner`` is what :func:`owner_of` finds again.
+    Sites on levels that do not merge get hooks too, which let everything pass. torch.compile does
+    not guard on the absence of hooks: a block compiled without them would also serve the same class
+    of block elsewhere, which would then silently not merge.
     """
     begins = DenoiserBegins(state, layout.grids, owner)
     removables = [
         denoiser.register_forward_pre_hook(begins, with_kwargs=True),
         denoiser.register_forward_hook(DenoiserEnds(state), always_call=True),
     ]
-    numbers: dict[nn.Module, int] = {}
-    for site_number, site in enumerate(layout.sites):
-        if site.level not in state.levels:
-            continue
-        if site.grid_source not in numbers:
-            source = numbers[site.grid_source] = len(numbers)
-            reads = GridSource(state, source)
-            removables.append(site.grid_source.register_forward_pre_hook(reads, with_kwargs=True))
-        merges = MergeInput(state, site_number, numbers[site.grid_source], site.level)
+    for source, number in {site.grid_source: site.level for site in layout.sites}.items():
+        reads = GridSource(state, state.levels[number])
+        removables.append(source.register_forward_pre_hook(reads, with_kwargs=True))
+    for site in layout.sites:
+        merges = MergeInput(state, state.levels[site.level])
         removables += [
             site.attention.register_forward_pre_hook(merges, with_kwargs=True),
-            site.attention.register_forward_hook(UnmergeOutput(state, site_number)),
+            site.attention.register_forward_hook(UnmergeOutput(state)),
         ]
+    if "torch._dynamo" in sys.modules:
+        # Nor does it look for hooks that come later: what was compiled before would run un-merged.
+        torch.compiler.reset()
     return removables
 
 

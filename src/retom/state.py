@@ -16,6 +16,21 @@ if TYPE_CHECKING:
 
 
 @dataclass(slots=True, eq=False)
+class LevelState:
+    """One attention level in the running call; all hooks of the level share it.
+
+    Attributes:
+        merges: Whether the configuration merges on this level.
+        source_grid: Grid of the feature map that the level's next layers turn to tokens.
+        plan: Made by the level's first layer, used by all.
+    """
+
+    merges: bool
+    source_grid: Grid | None = None
+    plan: Plan | None = None
+
+
+@dataclass(slots=True, eq=False)
 class MergeState:
     """Mutable state shared by the hooks of one denoiser.
 
@@ -25,23 +40,19 @@ class MergeState:
 
     Attributes:
         config: What to merge; replaced as a whole by ``Handle.update``.
-        levels: Attention levels that merge.
+        levels: Every attention level of the denoiser.
         enabled: The user's switch.
         running: Whether a call of the denoiser is under way and merging is on in it.
-        plans: Plan of each (level, batch size) in this call; None where nothing is to remove.
-        source_grid: Grid that each grid source saw in this call, by the source's number.
-        in_flight: Plan of the attention layer that is running, by site number.
+        in_flight: Plan of the attention layer that is running.
         seen: Grid of each level in the last call that merged; None before it. The keys never
             change, so that a compiled graph does not depend on whether a call came before.
     """
 
     config: Config
-    levels: frozenset[int]
+    levels: dict[int, LevelState]
     enabled: bool = True
     running: bool = False
-    plans: dict[tuple[int, int], Plan | None] = field(default_factory=dict)
-    source_grid: dict[int, Grid] = field(default_factory=dict)
-    in_flight: dict[int, Plan] = field(default_factory=dict)
+    in_flight: Plan | None = None
     seen: dict[int, Grid | None] = field(default_factory=dict)
 
     def begin(self, grids: dict[int, Grid]) -> None:
@@ -49,8 +60,8 @@ class MergeState:
         self.end()
         if not self.enabled or self.config.method.ratio == 0:
             return
-        for level, grid in grids.items():
-            if level in self.levels:
+        for number, grid in grids.items():
+            if self.levels[number].merges:
                 self.config.method.num_removed(grid)
         self.seen.update(grids)
         self.running = True
@@ -58,25 +69,28 @@ class MergeState:
     def end(self) -> None:
         """Forget everything of the call, however it ended."""
         self.running = False
-        self.plans.clear()
-        self.source_grid.clear()
-        self.in_flight.clear()
+        self.in_flight = None
+        for level in self.levels.values():
+            level.source_grid = None
+            level.plan = None
 
-    def plan_for(self, level: int, source: int, tokens: Tensor) -> Plan | None:
+    def plan_for(self, level: LevelState, tokens: Tensor) -> Plan | None:
         """The plan of a level in this call, made from ``tokens`` (B, N, C) if there is none yet.
+
+        Returns:
+            None where nothing is to remove.
 
         Raises:
             ShapeError: ``tokens`` are not the tokens of the grid that was read.
         """
-        grid = self.source_grid[source]
-        if tokens.shape[1] != grid.num_tokens:
+        grid = level.source_grid
+        if grid is None or tokens.shape[1] != grid.num_tokens:
             raise ShapeError(
-                f"A self-attention layer of level {level} got {tokens.shape[1]} tokens where the "
-                f"feature map in front of it is {grid}, {grid.num_tokens} tokens. Something "
-                "between them changes the tokens; remove it, or leave this level out with levels=."
+                f"A self-attention layer got {tokens.shape[1]} tokens where the feature map in "
+                f"front of it is {grid}. Something between them changes the tokens; remove it, or "
+                "leave this level out with levels=."
             )
-        key = (level, tokens.shape[0])
-        if key not in self.plans:
+        if level.plan is None or level.plan.batch_size != tokens.shape[0]:
             method = self.config.method
-            self.plans[key] = method.plan(tokens, grid) if method.num_removed(grid) else None
-        return self.plans[key]
+            level.plan = method.plan(tokens, grid) if method.num_removed(grid) else None
+        return level.plan

@@ -1,0 +1,66 @@
+"""The grid is read where tokens are made, so any latent size works, odd ones too."""
+
+import math
+
+import pytest
+import tiny
+import torch
+
+import retom
+
+SIZES = [(65, 49), (33, 17), (17, 13), (1, 16), (7, 1), (2, 2), (24, 8)]
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_every_level_keeps_the_exact_number_of_tokens_at_any_size(size):
+    model = tiny.sd15_unet()
+    handle = retom.apply(model, ratio=0.25, levels="all")
+
+    with tiny.tokens_seen(model) as seen:
+        output = tiny.call(model, tiny.inputs(size=size, batch=1))
+
+    assert output.shape[-2:] == size
+    for name, counts in seen.items():
+        tokens = math.prod(tiny.halved(size, tiny.depth_of(name)))
+        assert counts == [tokens - math.floor(0.25 * tokens)], name
+    grids = [(row.grid.height, row.grid.width) for row in handle.summary().levels]
+    assert grids == [tiny.halved(size, depth) for depth in range(3)]
+
+
+@pytest.mark.parametrize("size", [(33, 17), (12, 8), (8, 12)], ids=str)
+def test_height_and_width_of_the_grid_are_not_swapped(size):
+    model = tiny.sd15_unet()
+    layer = model.down_blocks[0].attentions[0].transformer_blocks[0].attn1
+    tokens, plans = [], []
+    layer.register_forward_pre_hook(lambda _module, args: tokens.append(args[0]))
+    handle = retom.apply(model)
+    layer.to_q.register_forward_pre_hook(lambda *_: plans.append(handle._state.in_flight))
+
+    tiny.call(model, tiny.inputs(size=size, batch=1))
+
+    height, width = size
+    expected = retom.ReToM().plan(tokens[0], retom.Grid(height, width))
+    swapped = retom.ReToM().plan(tokens[0], retom.Grid(width, height))
+    assert torch.equal(plans[0].slot, expected.slot)
+    assert not torch.equal(plans[0].slot, swapped.slot)
+
+
+def test_size_changes_between_calls():
+    model = tiny.sd15_unet()
+    retom.apply(model, levels="all")
+    small, large = tiny.inputs(size=(8, 12)), tiny.inputs(size=(17, 13))
+    first = tiny.call(model, small)
+    tiny.call(model, large)
+    assert torch.equal(tiny.call(model, small), first)
+
+
+def test_picture_of_520_by_392_pixels():
+    pipe = tiny.sd_pipeline()
+    retom.apply(pipe, levels="all")
+    with tiny.tokens_seen(pipe.unet) as seen:
+        result = pipe(
+            "a", height=520, width=392, num_inference_steps=1, generator=torch.Generator()
+        )
+    assert result.images[0].size == (392, 520)
+    # 65x49 tokens less half of them
+    assert seen["down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"] == [3185 - 1592]

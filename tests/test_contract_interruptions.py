@@ -1,0 +1,127 @@
+"""After an error in the middle of a picture the next picture is as if nothing had happened."""
+
+import pytest
+import tiny
+import torch
+
+import retom
+
+
+class BrokenError(Exception):
+    pass
+
+
+def raise_in_attention(pipe):
+    """Break inside the last merged layer: plans are made, and the layer's own is in flight."""
+    layer = pipe.unet.up_blocks[-1].attentions[-1].transformer_blocks[-1].attn1.to_q
+    calls = []
+
+    def fail(*_):
+        calls.append(1)
+        if len(calls) == 2:
+            raise BrokenError
+
+    hook = layer.register_forward_pre_hook(fail)
+    try:
+        tiny.latents(pipe, num_inference_steps=3)
+    finally:
+        hook.remove()
+        assert len(calls) == 2
+
+
+def raise_in_callback(pipe):
+    def fail(*_):
+        raise BrokenError
+
+    tiny.latents(pipe, num_inference_steps=3, callback_on_step_end=fail)
+
+
+@pytest.mark.parametrize("interrupt", [raise_in_attention, raise_in_callback])
+def test_picture_after_an_error_is_that_of_a_fresh_handle(interrupt):
+    pipe, fresh = tiny.sd_pipeline(), tiny.sd_pipeline()
+    handle = retom.apply(pipe, levels="all")
+    retom.apply(fresh, levels="all")
+
+    with pytest.raises(BrokenError):
+        interrupt(pipe)
+
+    assert tiny.is_idle(handle)
+    assert torch.equal(tiny.latents(pipe), tiny.latents(fresh))
+
+
+def test_call_after_an_interrupt_from_the_keyboard_is_that_of_a_fresh_handle():
+    """torch runs no ``always_call`` hook then; the next call starts by forgetting."""
+    model, fresh = tiny.sd15_unet(), tiny.sd15_unet()
+    handle = retom.apply(model, levels="all")
+    retom.apply(fresh, levels="all")
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    hook = model.mid_block.attentions[0].register_forward_hook(interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        tiny.call(model, tiny.inputs())
+    hook.remove()
+
+    arguments = tiny.inputs(size=(9, 12))
+    assert torch.equal(tiny.call(model, arguments), tiny.call(fresh, arguments))
+    assert tiny.is_idle(handle)
+
+
+def test_removal_after_an_interrupt_is_bit_exact():
+    model = tiny.sd15_unet()
+    arguments = tiny.inputs()
+    unmerged = tiny.call(model, arguments)
+    handle = retom.apply(model, levels="all")
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    hook = model.mid_block.attentions[0].register_forward_hook(interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        tiny.call(model, arguments)
+    hook.remove()
+    handle.remove()
+    assert torch.equal(tiny.call(model, arguments), unmerged)
+
+
+# Every window keeps a token: 3x5 tokens lie in 2x3 windows of 2x2, so 9 of the 15 can go at most.
+TOO_SMALL = {
+    "first level": ((3, 5), {"levels": (0,)}, r"remove 10 of the 15 tokens of a 3x5 grid"),
+    "deepest level alone": ((9, 9), {"levels": (2,)}, r"remove 6 of the 9 tokens of a 3x3 grid"),
+    "some level of all": ((12, 12), {"levels": "all"}, r"remove 6 of the 9 tokens of a 3x3 grid"),
+}
+
+
+@pytest.mark.parametrize(("size", "options", "message"), TOO_SMALL.values(), ids=TOO_SMALL)
+def test_ratio_out_of_reach_is_refused_before_the_first_layer_runs(size, options, message):
+    model, fresh = tiny.sd15_unet(), tiny.sd15_unet()
+    handle = retom.apply(model, ratio=0.7, **options)
+    retom.apply(fresh, ratio=0.7, **options)
+    layers = []
+    hook = model.conv_in.register_forward_pre_hook(lambda *_: layers.append(1))
+
+    with pytest.raises(retom.BudgetError, match=message) as caught:
+        tiny.call(model, tiny.inputs(size=size))
+
+    assert layers == []
+    assert "Lower the ratio or use a larger window, for example window=(4, 4)" in str(caught.value)
+    assert tiny.is_idle(handle)
+    hook.remove()
+    assert torch.equal(tiny.call(model, tiny.inputs()), tiny.call(fresh, tiny.inputs()))
+
+
+def test_levels_that_do_not_merge_have_no_budget():
+    model = tiny.sd15_unet()
+    retom.apply(model, ratio=0.7)
+    assert tiny.call(model, tiny.inputs(size=(12, 12))).isfinite().all()
+
+
+def test_summary_after_a_refused_size_speaks_of_the_last_call_that_merged():
+    model = tiny.sd15_unet()
+    handle = retom.apply(model, ratio=0.7, levels=(0,))
+    tiny.call(model, tiny.inputs(size=(12, 12)))
+    before = handle.summary()
+    with pytest.raises(retom.BudgetError):
+        tiny.call(model, tiny.inputs(size=(3, 5)))
+    assert handle.summary() == before
