@@ -1,0 +1,170 @@
+"""Train the autoencoder on small crops of composites.
+
+Convolutions do not care about the picture's size, so 64-pixel crops teach it all sizes at a small
+fraction of the price. It is an ``AutoencoderTiny`` rather than an ``AutoencoderKL``: without group
+normalisation it learns flat colours within a few hundred steps, which is all a CPU can afford, and
+it decodes faster.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderTiny
+from torch import Tensor
+from torch.nn import functional
+
+from . import compose, render
+from .ema import Ema
+from .loop import Loop, move, set_rate
+from .preset import AutoencoderSettings, Preset
+
+EDGE_WEIGHT = 0.5
+COLOUR_WEIGHT = 2.0
+MOMENT_WEIGHT = 0.05
+LATENT_NOISE = 0.05
+
+
+def build(settings: AutoencoderSettings) -> AutoencoderTiny:
+    """Make an untrained autoencoder that shrinks each edge by four."""
+    levels = len(settings.encoder_blocks)
+    return AutoencoderTiny(
+        encoder_block_out_channels=(settings.width,) * levels,
+        decoder_block_out_channels=(settings.width,) * levels,
+        num_encoder_blocks=settings.encoder_blocks,
+        num_decoder_blocks=settings.decoder_blocks,
+        latent_channels=settings.latent_channels,
+    )
+
+
+def to_tensor(pictures: list[compose.Picture]) -> Tensor:
+    """Stack 8-bit pictures into a batch in [-1, 1]."""
+    stacked = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2)
+    return stacked.float().div_(127.5).sub_(1)
+
+
+def crops(
+    art: render.Art, count: int, settings: AutoencoderSettings, rng: np.random.Generator
+) -> Tensor:
+    """Draw crops of composites of all sizes."""
+    out: list[compose.Picture] = []
+    for _ in range(count):
+        size = int(rng.choice(settings.sizes))
+        rgba = art.rgba[int(rng.integers(len(art.rgba)))]
+        background = compose.random_background(rng)
+        picture = compose.compose(rgba, background, size, rng, scales=(0.6, 1.0))
+        y, x = rng.integers(0, size - settings.crop + 1, 2)
+        out.append(picture[y : y + settings.crop, x : x + settings.crop])
+    return to_tensor(out)
+
+
+def edge_loss(a: Tensor, b: Tensor) -> Tensor:
+    """Compare the differences between neighbouring pixels, which plain L1 leaves soft."""
+    difference = a - b
+    rows = difference[..., 1:, :] - difference[..., :-1, :]
+    columns = difference[..., 1:] - difference[..., :-1]
+    return rows.abs().mean() + columns.abs().mean()
+
+
+def encode(model: AutoencoderTiny, pictures: Tensor) -> Tensor:
+    """Return the latents of pictures in [-1, 1], as they come."""
+    return model.encode(pictures, return_dict=False)[0]
+
+
+def decode(model: AutoencoderTiny, latents: Tensor) -> Tensor:
+    """Return the pictures of latents."""
+    return model.decode(latents, return_dict=False)[0]
+
+
+def colour_loss(a: Tensor, b: Tensor) -> Tensor:
+    """Compare colours over 8 x 8 pixels.
+
+    Pixel losses alone left one of the three colour directions unlearned for a thousand steps.
+    """
+    return functional.avg_pool2d(a - b, 8).abs().mean()
+
+
+def moment_loss(latents: Tensor) -> Tensor:
+    """Pull every latent channel towards zero mean and unit variance.
+
+    The pipeline divides latents by one number and shifts nothing, so centring must be learned.
+    """
+    mean = latents.mean(dim=(0, 2, 3))
+    spread = latents.std(dim=(0, 2, 3))
+    return (mean.square() + (spread - 1).square()).mean()
+
+
+@torch.no_grad()
+def psnr(model: AutoencoderTiny, pictures: Tensor) -> float:
+    """Return the mean peak signal-to-noise ratio in dB over pictures in [-1, 1]."""
+    decoded = decode(model, encode(model, pictures)).clamp(-1, 1)
+    error = (decoded - pictures).square().mean(dim=(1, 2, 3)) / 4
+    return float((-10 * error.log10()).mean())
+
+
+@torch.no_grad()
+def normalise(model: AutoencoderTiny, pictures: Tensor) -> None:
+    """Store the scale that gives latents unit variance."""
+    latents = encode(model, pictures)
+    scale = float(1 / latents.std())
+    spread = [round(s, 3) for s in (latents.std(dim=(0, 2, 3)) * scale).tolist()]
+    means = [round(m, 3) for m in (latents.mean(dim=(0, 2, 3)) * scale).tolist()]
+    model.register_to_config(scaling_factor=scale)
+    print(f"autoencoder: scale {scale:.4f} means {means} spreads {spread}", flush=True)
+
+
+def run(preset: Preset, work: Path, device: torch.device, *, minutes: float | None) -> None:
+    """Train, measure on held-out art and save ``autoencoder/`` in the work folder."""
+    settings = preset.autoencoder
+    torch.manual_seed(preset.seed)
+    rng = np.random.default_rng(preset.seed)
+    everything = render.load(work)
+    art = everything.subset("trained")
+    model = build(settings)
+    move(model, device)
+    optimizer = torch.optim.AdamW(
+        [{"params": list(model.parameters()), "peak": settings.rate}], betas=(0.9, 0.99)
+    )
+    ema = Ema({"autoencoder": model}, 0.995)
+    loop = Loop(
+        "autoencoder",
+        work,
+        minutes=settings.minutes if minutes is None else minutes,
+        modules={"autoencoder": model},
+        optimizer=optimizer,
+        ema=ema,
+    )
+    loop.restore()
+    while not loop.done:
+        set_rate(optimizer, step=loop.step, fraction=loop.fraction, warmup=50)
+        batch = crops(art, settings.batch, settings, rng).to(device)
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            latents = encode(model, batch)
+            noisy = latents + LATENT_NOISE * torch.randn_like(latents)
+            decoded = decode(model, noisy).float()
+        loss = functional.l1_loss(decoded, batch) + EDGE_WEIGHT * edge_loss(decoded, batch)
+        loss = loss + COLOUR_WEIGHT * colour_loss(decoded, batch)
+        total = loss + MOMENT_WEIGHT * moment_loss(latents.float())
+        optimizer.zero_grad(set_to_none=True)
+        total.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        ema.update()
+        loop.tick(loss.item(), len(batch))
+    loop.save()
+    with ema.swapped():
+        model.eval()
+        rng = np.random.default_rng(preset.seed + 1)
+        for split in ("trained", "held_out"):
+            part = everything.subset(split)
+            pictures = [
+                compose.compose(rgba, compose.random_background(rng), 128, rng, scales=(0.6, 1.0))
+                for rgba in part.rgba[:64]
+            ]
+            batch = to_tensor(pictures).to(device)
+            print(f"autoencoder: {split} PSNR {psnr(model, batch):.2f} dB", flush=True)
+            if split == "trained":
+                normalise(model, batch)
+        model.save_pretrained(work / "autoencoder")

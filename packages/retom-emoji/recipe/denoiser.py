@@ -1,0 +1,263 @@
+"""Train the UNet, from small pictures to large ones.
+
+A 16 x 16 grid is trained forty times faster than a 64 x 64 one, and what the model learns there
+about concepts and colours carries over; the later phases add size.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderTiny, StableDiffusionPipeline, UNet2DConditionModel
+from torch import Tensor, nn
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from . import concepts, noise, render
+from .ema import Ema
+from .loop import Loop, move, set_rate
+from .pool import Encoders, Pool
+from .preset import FOLDER, DenoiserSettings, Phase, Preset
+
+RENEWED = 16
+"""Every so many steps, so many composites of the pool are replaced by new ones."""
+
+
+def build(settings: DenoiserSettings, *, channels: int, text_width: int) -> UNet2DConditionModel:
+    """Make an untrained UNet with attention at every level."""
+    levels = len(settings.widths)
+    heads: Any = tuple(width // settings.head_width for width in settings.widths)
+    return UNet2DConditionModel(
+        sample_size=settings.phases[-1].size // 4,
+        in_channels=channels,
+        out_channels=channels,
+        block_out_channels=settings.widths,
+        layers_per_block=1,
+        down_block_types=("CrossAttnDownBlock2D",) * levels,
+        up_block_types=("CrossAttnUpBlock2D",) * levels,
+        cross_attention_dim=text_width,
+        # diffusers calls it a dimension, but for this class it is the number of heads
+        attention_head_dim=heads,
+        norm_num_groups=8,
+    )
+
+
+def load_encoders(work: Path, init: Path | None, device: torch.device) -> Encoders:
+    """Load the trained autoencoder and text encoder, frozen.
+
+    The text encoder is the one the denoiser was last trained with, if it was.
+
+    Args:
+        work: The work folder.
+        init: An exported model to take them from instead.
+        device: Where they run.
+    """
+    root = init or work
+    vae = AutoencoderTiny.from_pretrained(root / ("vae" if init else "autoencoder"))
+    joint = work / "text_encoder-joint"
+    warm = root / "text_encoder"
+    text = CLIPTextModel.from_pretrained(
+        warm if init or not joint.exists() else joint, dtype=torch.float32
+    )
+    tokenizer = CLIPTokenizer.from_pretrained(root / "tokenizer")
+    for module in (vae, text):
+        move(module, device)
+        module.eval().requires_grad_(requires_grad=False)
+    return Encoders(vae, text, tokenizer)
+
+
+def pipeline(encoders: Encoders, unet: UNet2DConditionModel) -> StableDiffusionPipeline:
+    """Assemble the stock pipeline around the trained parts."""
+    parts: dict[str, Any] = {
+        "vae": encoders.autoencoder,
+        "text_encoder": encoders.text,
+        "tokenizer": encoders.tokenizer,
+        "unet": unet,
+        "scheduler": noise.scheduler(),
+        "safety_checker": None,
+        "feature_extractor": None,
+    }
+    pipe = StableDiffusionPipeline(**parts, requires_safety_checker=False)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def timesteps(count: int, device: torch.device) -> Tensor:
+    """Draw one timestep a picture, spread evenly over the schedule.
+
+    Stratified draws lower the variance of the loss; the power favours noisy timesteps, where the
+    picture's layout and colours are decided.
+    """
+    even = (torch.arange(count, device=device) + torch.rand(count, device=device)) / count
+    return (even**0.75 * noise.STEPS).long().clamp_(0, noise.STEPS - 1)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One step's share of one worker, with everything random already drawn."""
+
+    latents: Tensor
+    ids: Tensor
+    noise: Tensor
+    steps: Tensor
+
+    def split(self, parts: int) -> list[Batch]:
+        """Cut the batch into equal shares."""
+        fields = (self.latents, self.ids, self.noise, self.steps)
+        return [Batch(*share) for share in zip(*(f.chunk(parts) for f in fields), strict=True)]
+
+
+def loss_of(unet: UNet2DConditionModel, encoders: Encoders, alphas: Tensor, batch: Batch) -> Tensor:
+    """Return the plain v-prediction loss.
+
+    Min-SNR weights vanish at zero terminal SNR, just where this model must learn to choose the
+    picture's colours, so every timestep weighs the same in v.
+    """
+    noisy, target = noise.noisy_and_velocity(batch.latents, batch.noise, batch.steps, alphas)
+    with torch.autocast(noisy.device.type, torch.bfloat16, enabled=noisy.is_cuda):
+        states = encoders.states(batch.ids)
+        guess = unet(noisy, batch.steps, states, return_dict=False)[0]
+    return (guess.float() - target).square().mean()
+
+
+class Executor:
+    """Worker threads that use one core each.
+
+    Args:
+        count: How many; on an accelerator one is right.
+    """
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        single = (lambda: torch.set_num_threads(1)) if count > 1 else None
+        self.pool = ThreadPoolExecutor(count, initializer=single)
+
+
+def gradients(
+    parameters: list[nn.Parameter],
+    losses: Callable[[Batch], Tensor],
+    batch: Batch,
+    workers: Executor,
+) -> float:
+    """Leave the gradients of a batch in the parameters, and return its loss.
+
+    On a CPU most operations of so small a network are too short to be worth sharing among cores,
+    so each core takes a share of the batch instead. ``autograd.grad`` keeps the shares apart.
+    """
+
+    def share(part: Batch) -> tuple[float, tuple[Tensor, ...]]:
+        loss = losses(part)
+        return loss.item(), torch.autograd.grad(loss, parameters)
+
+    parts = batch.split(workers.count)
+    results = list(workers.pool.map(share, parts))
+    total = list(results[0][1])
+    for _, more in results[1:]:
+        torch._foreach_add_(total, more)
+    torch._foreach_div_(total, len(parts))
+    for parameter, gradient in zip(parameters, total, strict=True):
+        parameter.grad = gradient
+    return sum(loss for loss, _ in results) / len(results)
+
+
+def train(
+    unet: UNet2DConditionModel,
+    encoders: Encoders,
+    phase: Phase,
+    preset: Preset,
+    work: Path,
+    *,
+    minutes: float | None,
+) -> None:
+    """Train one phase; the module ends with the averaged weights."""
+    settings = preset.denoiser
+    modules: dict[str, nn.Module] = {"unet": unet}
+    groups = [{"params": list(unet.parameters()), "peak": phase.rate}]
+    if phase.text_rate:
+        encoders.text.train().requires_grad_(requires_grad=True)
+        modules["text"] = encoders.text
+        groups.append({"params": list(encoders.text.parameters()), "peak": phase.text_rate})
+    # no weight decay: with so few steps it does nothing good
+    optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.99), weight_decay=0.0, fused=True)
+    ema = Ema(modules, settings.ema)
+    device = unet.device
+    loop = Loop(
+        f"denoiser-{phase.name}",
+        work,
+        minutes=phase.minutes if minutes is None else minutes,
+        modules=modules,
+        optimizer=optimizer,
+        ema=ema,
+    )
+    loop.restore()
+    torch.manual_seed(preset.seed + loop.step)
+    if not loop.done:
+        art = render.load(work).subset("trained", concepts.wanted(FOLDER / phase.concepts))
+        print(f"denoiser-{phase.name}: {len(art.concepts)} concepts", flush=True)
+        pool = Pool(art, encoders, phase, preset.seed + loop.step)
+        print(f"denoiser-{phase.name}: pool ready after {loop.seconds:.0f} s", flush=True)
+        alphas = noise.scheduler().alphas_cumprod.to(device)
+        empty = encoders.tokens([""])
+        parameters = [p for group in groups for p in group["params"]]
+        workers = Executor(preset.threads if device.type == "cpu" else 1)
+        while not loop.done:
+            set_rate(
+                optimizer,
+                step=loop.step,
+                fraction=loop.fraction,
+                warmup=100,
+                final=phase.final,
+            )
+            latents, ids = pool.batch(phase.batch)
+            drop = torch.rand(len(ids), 1, device=ids.device) < settings.empty
+            batch = Batch(
+                latents,
+                torch.where(drop, empty, ids),
+                torch.randn_like(latents),
+                timesteps(len(latents), latents.device),
+            )
+            loss = gradients(
+                parameters, lambda part: loss_of(unet, encoders, alphas, part), batch, workers
+            )
+            torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+            optimizer.step()
+            ema.update()
+            if loop.step % RENEWED == 0:
+                pool.renew(RENEWED)
+            loop.tick(loss, len(latents))
+        loop.save()
+    for part, module in modules.items():
+        for name, value in module.state_dict().items():
+            if value.is_floating_point():
+                value.copy_(ema.shadow[f"{part}.{name}"])
+    encoders.text.eval().requires_grad_(requires_grad=False)
+
+
+def run(preset: Preset, options: argparse.Namespace, device: torch.device) -> None:
+    """Train every phase, or the one asked for, and save ``unet/`` in the work folder."""
+    work: Path = options.work
+    encoders = load_encoders(work, options.init, device)
+    torch.manual_seed(preset.seed)
+    if options.init:
+        unet = UNet2DConditionModel.from_pretrained(options.init / "unet")
+    elif options.phase and (work / "unet").exists():
+        unet = UNet2DConditionModel.from_pretrained(work / "unet")
+    else:
+        unet = build(
+            preset.denoiser,
+            channels=preset.autoencoder.latent_channels,
+            text_width=preset.text.width,
+        )
+    move(unet, device)
+    unet.train()
+    for phase in preset.denoiser.phases:
+        if options.phase in (None, phase.name):
+            train(unet, encoders, phase, preset, work, minutes=options.minutes)
+            unet.register_to_config(sample_size=phase.size // 4)
+            unet.save_pretrained(work / "unet")
+            encoders.text.save_pretrained(work / "text_encoder-joint")

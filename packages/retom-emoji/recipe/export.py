@@ -1,0 +1,99 @@
+"""Write the trained parts as one diffusers folder that loads with no arguments."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+from pathlib import Path
+
+import torch
+from diffusers import UNet2DConditionModel
+
+from . import captions, concepts, render
+from .denoiser import load_encoders, pipeline
+from .preset import FOLDER, Preset
+
+SHARD = 14 * 10**6
+TOTAL = 44 * 10**6
+DEFAULT = Path(__file__).parent.parent / "src" / "retom_emoji" / "model"
+
+
+def _edit(file: Path, *, drop: tuple[str, ...] = (), **values: object) -> None:
+    config = {k: v for k, v in json.loads(file.read_text("utf-8")).items() if k not in drop}
+    text = json.dumps(config | values, indent=2, sort_keys=True)
+    file.write_text(text + "\n", "utf-8")
+
+
+def quiet_configs(folder: Path) -> None:
+    """Make the half-precision folder load as float32, and without a complaint.
+
+    diffusers upcasts its own parts on loading, transformers keeps the stored precision unless the
+    configuration says otherwise; a pipeline with both would fail at its first step. And the tiny
+    autoencoder stores a setting that it then refuses as unknown. Where the parts were trained is
+    nobody's business.
+    """
+    _edit(folder / "text_encoder" / "config.json", dtype="float32")
+    _edit(folder / "vae" / "config.json", drop=("block_out_channels", "_name_or_path"))
+    _edit(folder / "unet" / "config.json", drop=("_name_or_path",))
+
+
+def check_sizes(folder: Path) -> int:
+    """Return the bytes of a folder.
+
+    Raises:
+        ValueError: A file or the folder is larger than what the repository takes.
+    """
+    sizes = {file: file.stat().st_size for file in folder.rglob("*") if file.is_file()}
+    for file, size in sizes.items():
+        if size > SHARD:
+            msg = f"{file.name} has {size} bytes, more than {SHARD}"
+            raise ValueError(msg)
+    total = sum(sizes.values())
+    if total > TOTAL:
+        msg = f"the folder has {total} bytes, more than {TOTAL}"
+        raise ValueError(msg)
+    return total
+
+
+def write_prompts(preset: Preset, work: Path, folder: Path) -> None:
+    """Store one prompt a concept, by split, beside the weights."""
+    art = render.load(work)
+    last = preset.denoiser.phases[-1]
+    parts = {
+        "trained": art.subset("trained", concepts.wanted(FOLDER / last.concepts)),
+        "held_out": art.subset("held_out"),
+    }
+    splits = {
+        split: [captions.prompt(concept.label) for concept in part.concepts]
+        for split, part in parts.items()
+    }
+    (folder / "prompts.json").write_text(json.dumps(splits, indent=1) + "\n", "utf-8")
+
+
+def replace(folder: Path, new: Path) -> None:
+    """Put a finished folder in the place of another; a reader never sees a half-written one."""
+    old = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        folder.rename(old)
+    new.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def run(preset: Preset, options: argparse.Namespace) -> None:
+    """Assemble, halve, check and swap in."""
+    target: Path = options.out or DEFAULT
+    unet = UNet2DConditionModel.from_pretrained(options.work / "unet")
+    pipe = pipeline(load_encoders(options.work, options.init, torch.device("cpu")), unet)
+    new = target.with_name(f".{target.name}.new")
+    shutil.rmtree(new, ignore_errors=True)
+    pipe.to(dtype=torch.float16)
+    pipe.save_pretrained(new, max_shard_size=SHARD - 10**6)
+    quiet_configs(new)
+    for file in new.rglob("*.safetensors"):
+        file.chmod(0o644)  # written for the owner alone
+    write_prompts(preset, options.work, new)
+    total = check_sizes(new)
+    replace(target, new)
+    print(f"export: {target.name}, {total / 1e6:.1f} MB, preset seed {preset.seed}", flush=True)

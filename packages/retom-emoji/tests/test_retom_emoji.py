@@ -1,0 +1,101 @@
+"""The shipped folder loads and draws; nothing here downloads or trains."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import retom_emoji
+
+MEGABYTE = 10**6
+MODEL = retom_emoji.folder()
+pytestmark = pytest.mark.skipif(not MODEL.exists(), reason="no model has been exported yet")
+
+
+@pytest.fixture(scope="module")
+def pipe() -> Iterator[object]:
+    diffusers = pytest.importorskip("diffusers")
+    pipe = diffusers.DiffusionPipeline.from_pretrained(MODEL)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def draw(pipe, *, seed: int, steps: int = 2) -> np.ndarray:
+    import torch
+
+    generator = torch.Generator().manual_seed(seed)
+    prompt = "a red apple, fluent 3d emoji"
+    out = pipe(prompt, num_inference_steps=steps, generator=generator, output_type="np")
+    return out.images[0]
+
+
+def test_files_are_small_enough_for_git() -> None:
+    sizes = [file.stat().st_size for file in MODEL.rglob("*") if file.is_file()]
+    assert max(sizes) <= 14 * MEGABYTE
+    assert sum(sizes) <= 44 * MEGABYTE
+
+
+def test_only_data_files_ship() -> None:
+    kinds = {file.suffix for file in MODEL.rglob("*") if file.is_file()}
+    assert kinds <= {".json", ".safetensors", ".txt"}
+
+
+def test_folder_names_only_stock_classes() -> None:
+    index = json.loads((MODEL / "model_index.json").read_text("utf-8"))
+    libraries = {value[0] for value in index.values() if isinstance(value, list)}
+    assert libraries <= {"diffusers", "transformers", None}
+
+
+def test_loads_as_float32_without_arguments(pipe) -> None:
+    import torch
+
+    dtypes = {part.dtype for part in (pipe.unet, pipe.vae, pipe.text_encoder)}
+    assert dtypes == {torch.float32}
+
+
+def test_draws_at_the_default_size(pipe) -> None:
+    edge = pipe.unet.config.sample_size * pipe.vae_scale_factor
+    picture = draw(pipe, seed=0)
+    assert picture.shape == (edge, edge, 3)
+    assert np.isfinite(picture).all()
+    assert picture.std() > 0.02, "the picture is blank"
+
+
+def test_default_grid_has_tokens_worth_merging(pipe) -> None:
+    assert pipe.unet.config.sample_size >= 32
+
+
+def test_same_seed_gives_the_same_picture(pipe) -> None:
+    first, again, other = draw(pipe, seed=1), draw(pipe, seed=1), draw(pipe, seed=2)
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+def test_the_example_prompt_is_mostly_red(pipe) -> None:
+    picture = draw(pipe, seed=0, steps=10)
+    height, width, _ = picture.shape
+    middle = picture[height // 3 : -height // 3, width // 3 : -width // 3].mean(axis=(0, 1))
+    red, green, blue = middle
+    assert red > green
+    assert red > blue
+
+
+def test_splits_hold_prompts_and_do_not_overlap() -> None:
+    trained, held_out = retom_emoji.prompts("trained"), retom_emoji.prompts("held_out")
+    assert "a red apple, fluent 3d emoji" in trained
+    assert len(trained) > 50
+    assert held_out
+    assert not set(trained) & set(held_out)
+
+
+def test_an_unknown_split_is_an_error() -> None:
+    with pytest.raises(ValueError, match="held_out, trained"):
+        retom_emoji.prompts("test")  # type: ignore[arg-type]
+
+
+def test_folder_is_a_path() -> None:
+    assert isinstance(MODEL, Path)
