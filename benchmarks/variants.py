@@ -54,6 +54,7 @@ class Variant:
 class SlicePlan:
     """Stands in for a plan: keep the first K tokens, repeat them afterwards."""
 
+    batch_size: int
     num_tokens: int
     num_kept: int
 
@@ -80,7 +81,7 @@ class Oracle:
 
     def plan(self, x: Tensor, grid: retom.Grid) -> SlicePlan:
         """No look at ``x``."""
-        return SlicePlan(grid.num_tokens, grid.num_tokens - self.num_removed(grid))
+        return SlicePlan(len(x), grid.num_tokens, grid.num_tokens - self.num_removed(grid))
 
 
 def all_variants() -> list[Variant]:

@@ -47,23 +47,23 @@ def build(settings: DenoiserSettings, *, channels: int, text_width: int) -> UNet
     )
 
 
-def load_encoders(work: Path, init: Path | None, device: torch.device) -> Encoders:
+def load_encoders(
+    work: Path, init: Path | None, device: torch.device, *, tuned: bool = True
+) -> Encoders:
     """Load the trained autoencoder and text encoder, frozen.
-
-    The text encoder is the one the denoiser was last trained with, if it was.
 
     Args:
         work: The work folder.
         init: An exported model to take them from instead.
         device: Where they run.
+        tuned: Take the text encoder the denoiser was last trained with in this work folder, if it
+            was; without it, the one training starts from.
     """
     root = init or work
     vae = AutoencoderTiny.from_pretrained(root / ("vae" if init else "autoencoder"))
     joint = work / "text_encoder-joint"
-    warm = root / "text_encoder"
-    text = CLIPTextModel.from_pretrained(
-        warm if init or not joint.exists() else joint, dtype=torch.float32
-    )
+    source = joint if tuned and joint.exists() else root / "text_encoder"
+    text = CLIPTextModel.from_pretrained(source, dtype=torch.float32)
     tokenizer = CLIPTokenizer.from_pretrained(root / "tokenizer")
     for module in (vae, text):
         move(module, device)
@@ -241,7 +241,7 @@ def train(
 def run(preset: Preset, options: argparse.Namespace, device: torch.device) -> None:
     """Train every phase, or the one asked for, and save ``unet/`` in the work folder."""
     work: Path = options.work
-    encoders = load_encoders(work, options.init, device)
+    encoders = load_encoders(work, options.init, device, tuned=not options.init)
     torch.manual_seed(preset.seed)
     if options.init:
         unet = UNet2DConditionModel.from_pretrained(options.init / "unet")
