@@ -194,12 +194,13 @@ def _merging_levels(config: Config, layout: Layout) -> frozenset[int]:
 
 def _check_reachable(config: Config, layout: Layout) -> None:
     """Refuse levels that do not exist, and a ratio that the default size cannot reach."""
-    missing = sorted(_merging_levels(config, layout) - set(layout.levels))
+    merging = _merging_levels(config, layout)
+    missing = sorted(merging - set(layout.levels))
     if missing:
         raise ConfigError(
             f"This model has attention on levels {', '.join(map(str, layout.levels))}, largest "
             f"grid first; level {', '.join(map(str, missing))} was given."
         )
-    for level in sorted(_merging_levels(config, layout)):
+    for level in sorted(merging):
         if layout.default_grids is not None:
             config.method.num_removed(layout.default_grids[level])

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, cast
 from torch import nn
 
 from retom.errors import UnsupportedModelError
-from retom.models.unet import class_names, is_unet, unet_layout
+from retom.models.unet import is_unet, unet_layout
 
 if TYPE_CHECKING:
     from retom.models.layout import Layout
@@ -60,4 +60,4 @@ def layout_of(denoiser: nn.Module) -> Layout:
     return layout
 
 
-__all__ = ["class_names", "find_denoiser", "layout_of"]
+__all__ = ["find_denoiser", "layout_of"]
