@@ -1,9 +1,14 @@
 """Train the autoencoder on small crops of composites.
 
-Convolutions do not care about the picture's size, so 64-pixel crops teach it all sizes at a small
+Convolutions do not care about the picture's size, so small crops teach it all sizes at a small
 fraction of the price. It is an ``AutoencoderTiny`` rather than an ``AutoencoderKL``: without group
 normalisation it learns flat colours within a few hundred steps, which is all a CPU can afford, and
 it decodes faster.
+
+The first three latent channels are taught to be a thumbnail of the picture: the mean colour of
+each 4 x 4 pixels. Free latents are arbitrary codes, and a denoiser that is unsure between two of
+them draws neither; a thumbnail it is unsure of is merely soft. The remaining channels carry what a
+thumbnail lacks.
 """
 
 from __future__ import annotations
@@ -23,8 +28,12 @@ from .preset import AutoencoderSettings, Preset
 
 EDGE_WEIGHT = 0.5
 COLOUR_WEIGHT = 2.0
+THUMBNAIL_WEIGHT = 4.0
 MOMENT_WEIGHT = 0.05
 LATENT_NOISE = 0.05
+COLOUR_CHANNELS = 3
+SPREAD = 0.5
+"""Standard deviation of a thumbnail's values in [-1, 1], and so of the other channels too."""
 
 
 def build(settings: AutoencoderSettings) -> AutoencoderTiny:
@@ -86,14 +95,21 @@ def colour_loss(a: Tensor, b: Tensor) -> Tensor:
     return functional.avg_pool2d(a - b, 8).abs().mean()
 
 
-def moment_loss(latents: Tensor) -> Tensor:
-    """Pull every latent channel towards zero mean and unit variance.
+def thumbnail_loss(latents: Tensor, pictures: Tensor) -> Tensor:
+    """Compare the colour channels with the mean colours of the pixels they stand for."""
+    thumbnail = functional.adaptive_avg_pool2d(pictures, latents.shape[-2:])
+    return (latents[:, :COLOUR_CHANNELS] - thumbnail).square().mean()
 
-    The pipeline divides latents by one number and shifts nothing, so centring must be learned.
+
+def moment_loss(latents: Tensor) -> Tensor:
+    """Pull the other channels towards zero mean and the spread of the colour channels.
+
+    The pipeline divides latents by one number and shifts nothing, so both must be learned.
     """
-    mean = latents.mean(dim=(0, 2, 3))
-    spread = latents.std(dim=(0, 2, 3))
-    return (mean.square() + (spread - 1).square()).mean()
+    free = latents[:, COLOUR_CHANNELS:]
+    mean = free.mean(dim=(0, 2, 3))
+    spread = free.std(dim=(0, 2, 3))
+    return (mean.square() + (spread - SPREAD).square()).mean()
 
 
 @torch.no_grad()
@@ -147,6 +163,7 @@ def run(preset: Preset, work: Path, device: torch.device, *, minutes: float | No
         loss = functional.l1_loss(decoded, batch) + EDGE_WEIGHT * edge_loss(decoded, batch)
         loss = loss + COLOUR_WEIGHT * colour_loss(decoded, batch)
         total = loss + MOMENT_WEIGHT * moment_loss(latents.float())
+        total = total + THUMBNAIL_WEIGHT * thumbnail_loss(latents.float(), batch)
         optimizer.zero_grad(set_to_none=True)
         total.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

@@ -12,6 +12,10 @@ from .compose import Background
 from .concepts import Concept
 
 STYLE = "fluent 3d emoji"
+TAGGED = 0.25
+BACKGROUND_NAMED = 0.85
+"""Share of captions that name the background. One that is not named is noise in what is learned:
+half of the picture cannot be foretold."""
 _SINGULAR_IN_S = frozenset({"cactus", "octopus", "bus", "hibiscus", "lotus"})
 
 
@@ -44,10 +48,10 @@ def prompt(label: str, *, tags: tuple[str, ...] = (), background: str | None = N
 
 
 def caption(concept: Concept, background: Background, rng: np.random.Generator) -> str:
-    """Draw one of the captions of a picture: tags in one of four, background in one of two."""
+    """Draw one of the captions of a picture: some tags, often the background."""
     words = set(concept.label.split())
     extra = [t for t in concept.tags if not words & set(t.split())]
-    count = int(rng.integers(1, 3)) if rng.random() < 0.25 else 0
+    count = int(rng.integers(1, 3)) if rng.random() < TAGGED else 0
     tags = tuple(rng.permutation(extra)[:count].tolist()) if extra else ()
-    named = background.colour if rng.random() < 0.5 else None
+    named = background.colour if rng.random() < BACKGROUND_NAMED else None
     return prompt(concept.label, tags=tags, background=named)

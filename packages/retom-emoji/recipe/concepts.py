@@ -16,6 +16,7 @@ from typing import Any, Literal
 from . import download
 
 Split = Literal["trained", "held_out"]
+SPLITS: tuple[Split, ...] = ("trained", "held_out")
 ALWAYS_TRAINED = frozenset({"1f34e"})
 """Codepoints never held out: the red apple is the prompt all examples use."""
 

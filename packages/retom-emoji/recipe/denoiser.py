@@ -18,11 +18,11 @@ from diffusers import AutoencoderTiny, StableDiffusionPipeline, UNet2DConditionM
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from . import concepts, noise, render
+from . import noise, render
 from .ema import Ema
 from .loop import Loop, move, set_rate
 from .pool import Encoders, Pool
-from .preset import FOLDER, DenoiserSettings, Phase, Preset
+from .preset import DenoiserSettings, Phase, Preset
 
 RENEWED = 16
 """Every so many steps, so many composites of the pool are replaced by new ones."""
@@ -90,11 +90,11 @@ def pipeline(encoders: Encoders, unet: UNet2DConditionModel) -> StableDiffusionP
 def timesteps(count: int, device: torch.device) -> Tensor:
     """Draw one timestep a picture, spread evenly over the schedule.
 
-    Stratified draws lower the variance of the loss; the power favours noisy timesteps, where the
-    picture's layout and colours are decided.
+    Stratified draws lower the variance of the loss; the power favours noisy timesteps, where what
+    the picture shows is decided; removing the last noise is learned soon and by every picture.
     """
     even = (torch.arange(count, device=device) + torch.rand(count, device=device)) / count
-    return (even**0.75 * noise.STEPS).long().clamp_(0, noise.STEPS - 1)
+    return (even**0.6 * noise.STEPS).long().clamp_(0, noise.STEPS - 1)
 
 
 @dataclass(frozen=True)
@@ -197,7 +197,7 @@ def train(
     loop.restore()
     torch.manual_seed(preset.seed + loop.step)
     if not loop.done:
-        art = render.load(work).subset("trained", concepts.wanted(FOLDER / phase.concepts))
+        art = render.load(work).subset("trained")
         print(f"denoiser-{phase.name}: {len(art.concepts)} concepts", flush=True)
         pool = Pool(art, encoders, phase, preset.seed + loop.step)
         print(f"denoiser-{phase.name}: pool ready after {loop.seconds:.0f} s", flush=True)

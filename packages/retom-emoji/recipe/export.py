@@ -12,7 +12,7 @@ from diffusers import UNet2DConditionModel
 
 from . import captions, concepts, render
 from .denoiser import load_encoders, pipeline
-from .preset import FOLDER, Preset
+from .preset import Preset
 
 SHARD = 14 * 10**6
 TOTAL = 44 * 10**6
@@ -56,17 +56,12 @@ def check_sizes(folder: Path) -> int:
     return total
 
 
-def write_prompts(preset: Preset, work: Path, folder: Path) -> None:
+def write_prompts(work: Path, folder: Path) -> None:
     """Store one prompt a concept, by split, beside the weights."""
     art = render.load(work)
-    last = preset.denoiser.phases[-1]
-    parts = {
-        "trained": art.subset("trained", concepts.wanted(FOLDER / last.concepts)),
-        "held_out": art.subset("held_out"),
-    }
-    splits = {
-        split: [captions.prompt(concept.label) for concept in part.concepts]
-        for split, part in parts.items()
+    splits: dict[str, list[str]] = {
+        split: [captions.prompt(concept.label) for concept in art.subset(split).concepts]
+        for split in concepts.SPLITS
     }
     (folder / "prompts.json").write_text(json.dumps(splits, indent=1) + "\n", "utf-8")
 
@@ -93,7 +88,7 @@ def run(preset: Preset, options: argparse.Namespace) -> None:
     quiet_configs(new)
     for file in new.rglob("*.safetensors"):
         file.chmod(0o644)  # written for the owner alone
-    write_prompts(preset, options.work, new)
+    write_prompts(options.work, new)
     total = check_sizes(new)
     replace(target, new)
     print(f"export: {target.name}, {total / 1e6:.1f} MB, preset seed {preset.seed}", flush=True)

@@ -44,7 +44,6 @@ class Phase:
 
     Attributes:
         name: Names its log and checkpoint.
-        concepts: File in the presets folder with the labels shown, of those rendered.
         size: Edge of the pictures in pixels.
         scales: Smallest and largest edge of the object as fractions of the canvas.
         pool: How many composites are kept ready as latents.
@@ -56,7 +55,6 @@ class Phase:
     """
 
     name: str
-    concepts: str
     size: int
     scales: tuple[float, float]
     pool: int

@@ -32,10 +32,9 @@ class Art:
     concepts: tuple[Concept, ...]
     rgba: npt.NDArray[np.uint8]
 
-    def subset(self, split: concepts.Split, labels: tuple[str, ...] = ()) -> Art:
-        """Return only the pictures of one split, and only some labels if any are given."""
-        named = {label.lower() for label in labels} or {c.label for c in self.concepts}
-        keep = [i for i, c in enumerate(self.concepts) if c.split == split and c.label in named]
+    def subset(self, split: concepts.Split) -> Art:
+        """Return only the pictures of one split."""
+        keep = [i for i, c in enumerate(self.concepts) if c.split == split]
         return Art(tuple(self.concepts[i] for i in keep), self.rgba[keep])
 
 
