@@ -12,7 +12,8 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from . import captions, compose
 from .autoencoder import encode, to_tensor
-from .preset import Phase
+from .concepts import wanted
+from .preset import FOLDER, Phase
 from .render import Art
 from .text import tokens
 
@@ -51,7 +52,7 @@ class Pool:
     """A ring of examples, renewed little by little.
 
     Args:
-        art: What is shown; every concept is drawn equally often.
+        art: What is shown, concept by concept, those listed as frequent more often.
         encoders: Applied once an example.
         phase: Picture size, object sizes and number of examples.
         seed: Seed of composites, captions and batches.
@@ -63,7 +64,10 @@ class Pool:
         self._phase = phase
         self._rng = np.random.default_rng(seed)
         self._next = 0
-        self._turn = 0
+        often = set(wanted(FOLDER / phase.often))
+        self._often = [i for i, c in enumerate(art.concepts) if c.label in often]
+        self._rare = [i for i, c in enumerate(art.concepts) if c.label not in often]
+        self._turns = [0, 0]
         self._order = np.zeros(0, dtype=np.int64)
         parts = [self._make(min(CHUNK, phase.pool - i)) for i in range(0, phase.pool, CHUNK)]
         self.latents = torch.cat([latents for latents, _ in parts])
@@ -73,14 +77,19 @@ class Pool:
         pictures: list[compose.Picture] = []
         texts: list[str] = []
         for _ in range(count):
-            index = self._turn % len(self._art.concepts)
-            self._turn += 1
+            index = self._next_concept()
             background = compose.random_background(self._rng)
             rgba = self._art.rgba[index]
             size, scales = self._phase.size, self._phase.scales
             pictures.append(compose.compose(rgba, background, size, self._rng, scales=scales))
             texts.append(captions.caption(self._art.concepts[index], background, self._rng))
         return self._encoders.latents(pictures), self._encoders.tokens(texts)
+
+    def _next_concept(self) -> int:
+        rare = bool(self._rng.random() >= self._phase.often_share)
+        group = self._rare if rare else self._often
+        self._turns[rare] += 1
+        return group[self._turns[rare] % len(group)]
 
     def renew(self, count: int) -> None:
         """Replace the oldest examples by new ones."""

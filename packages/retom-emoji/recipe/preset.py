@@ -46,6 +46,8 @@ class Phase:
         name: Names its log and checkpoint.
         size: Edge of the pictures in pixels.
         scales: Smallest and largest edge of the object as fractions of the canvas.
+        often: File in the presets folder with the labels of concepts that are shown more often.
+        often_share: Share of the pictures that show one of those.
         pool: How many composites are kept ready as latents.
         batch: Pictures in a step.
         rate: Peak learning rate of the UNet.
@@ -57,6 +59,8 @@ class Phase:
     name: str
     size: int
     scales: tuple[float, float]
+    often: str
+    often_share: float
     pool: int
     batch: int
     rate: float
@@ -72,6 +76,7 @@ class DenoiserSettings:
     Attributes:
         widths: Channels of each level.
         head_width: Channels of an attention head.
+        embedding: Channels of the embedding of time and pooled text.
         empty: Share of examples without a caption, for classifier-free guidance.
         ema: Decay of the average of the weights.
         phases: Trained in this order.
@@ -79,6 +84,7 @@ class DenoiserSettings:
 
     widths: tuple[int, ...]
     head_width: int
+    embedding: int
     empty: float
     ema: float
     phases: tuple[Phase, ...]
