@@ -28,25 +28,23 @@ def blocks(picture, side, share):
 
 def slow_energy(x, period):
     """The definition with sums of cosines and sines instead of a transform, for whole windows."""
-    on, off = 0.0, 0.0
+    ratios = []
     for plane, side in ((x.transpose(1, 2), period[0]), (x, period[1])):
         length = plane.shape[2]
         count = length // side
         profile = (plane[:, :, 1:] - plane[:, :, :-1]).abs().mean(dim=(0, 1)).tolist()
         mean = sum(profile) / len(profile)
         profile = [value - mean for value in profile] + [0.0]
-        powers = {}
-        for f in range(1, length // 2 + 1):
+        power = []
+        for f in range(length // 2 + 1):
             angle = 2 * math.pi * f / length
             real = sum(v * math.cos(angle * i) for i, v in enumerate(profile))
             imaginary = sum(v * math.sin(angle * i) for i, v in enumerate(profile))
-            powers[f] = real**2 + imaginary**2
-        rounding = length / 255**2 / 12 / (3 * plane.shape[1])
-        harmonics = [p for f, p in powers.items() if f % count == 0]
-        between = [p for f, p in powers.items() if f % count and 2 * f >= count]
-        on += sum(harmonics) / len(harmonics) + rounding
-        off += sum(between) / len(between) + rounding
-    return on / off
+            power.append(real**2 + imaginary**2 + length / 255**2 / 12 / (3 * plane.shape[1]))
+        for f in range(count, len(power), count):
+            near = [p for g, p in enumerate(power) if g != f and abs(g - f) <= count // 2]
+            ratios.append(power[f] / (sum(near) / len(near)))
+    return sum(ratios) / len(ratios)
 
 
 @settings(max_examples=15, deadline=None)
@@ -84,8 +82,8 @@ def test_blocks_in_a_photograph_raise_it_with_their_share(name):
     ]
     assert levels[0] == 0
     assert levels == sorted(levels)
-    assert levels[1] > 1
-    assert levels[2] > 9
+    assert levels[1] > 4
+    assert levels[2] > 12
 
 
 @pytest.mark.parametrize("name", ["chelsea", "coffee", "astronaut"])
@@ -103,30 +101,31 @@ def test_blocks_in_a_photograph_raise_it_with_their_share(name):
 )
 def test_what_is_no_grid_hardly_changes_it(name, change):
     picture = photograph(name)
-    assert abs(grid_artefacts(change(picture), picture, (16, 16)).item()) < 1.5
+    assert abs(grid_artefacts(change(picture), picture, (16, 16)).item()) < 2.5
 
 
 def test_it_is_the_grid_of_this_period_that_counts():
     picture = photograph()
     blocky = blocks(picture, 16, 0.3)
-    assert grid_artefacts(blocky, picture, (16, 16)) > 9
+    assert grid_artefacts(blocky, picture, (16, 16)) > 12
     assert grid_artefacts(blocky, picture, (11, 11)) < 2
 
 
 def test_height_and_width_are_not_mixed_up():
-    rows = torch.zeros(3, 48, 60)
-    rows[:, ::8] = 1  # lines 8 pixels apart, one below the other
-    assert grid_energy(rows, (8, 12)) > 3 * grid_energy(rows, (12, 8))
+    rows = torch.zeros(3, 70, 70)
+    rows[:, ::7] = 1  # lines 7 pixels apart, one below the other
+    assert grid_energy(rows, (7, 10)) > 3 * grid_energy(rows, (10, 7))
 
 
 def test_a_ragged_edge_is_left_out():
     picture = noise(3, 32, 40)
-    ragged = torch.cat([picture, torch.ones(3, 32, 5)], dim=2)
-    # The rows still see the strip; with nothing in the rows, the columns alone decide.
-    whole, cut = grid_energy(picture[:, :, :40], (8, 8)), grid_energy(ragged[:, :, :40], (8, 8))
-    assert torch.equal(whole, cut)
-    tall = torch.cat([picture, noise(3, 5, 40, seed=9)], dim=1)
-    assert grid_energy(tall, (8, 8)).isfinite()
+    picture[:, :, 35:] = 0.5  # flat: nothing for the profile of the rows but a constant factor
+    assert grid_energy(picture, (8, 7)).isfinite()
+    # Windows 7 wide end at pixel 35, so that the profile of the columns does not see the rest.
+    rows = torch.zeros(3, 32, 40)
+    rows[:, :, 35:] = noise(3, 1, 5)
+    flat = torch.zeros(3, 32, 40)
+    assert torch.equal(grid_energy(rows, (8, 7)), grid_energy(flat, (8, 7)))
 
 
 def test_a_batch_gives_one_number_a_picture():

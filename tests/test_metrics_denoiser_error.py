@@ -21,7 +21,7 @@ def test_noise_levels_are_the_middles_of_equal_parts(horizon, share):
 
 
 def test_as_many_levels_as_timesteps_at_most():
-    with pytest.raises(MetricError, match="from 1 to 10.*11 was given"):
+    with pytest.raises(MetricError, match=r"from 1 to 10.*11 was given"):
         noise_levels(10, 11)
 
 
