@@ -29,7 +29,7 @@ from quality_tables import FLOOR, report
 from record import caption, parser, progress, provenance, write_json
 from sources import load, prompts_of, tiny
 from store import Store
-from study import NUM_LEVELS, Study
+from study import Study
 from torch import Tensor
 from variants import (
     DEFAULT,
@@ -42,7 +42,7 @@ from variants import (
 )
 
 import retom
-from retom.metrics import psnr, ssim
+from retom.metrics import psnr, relative_error, ssim
 
 STAGES = ("teacher", "timing", "pictures")
 MOST_DB = 100.0
@@ -68,10 +68,9 @@ class Tick:
         progress(f"[{self.done}/{self.total}, {left / 60:.1f} min left] {what}")
 
 
-def relative_error(merged: Tensor, whole: Tensor) -> list[list[float]]:
-    """||merged - whole|| / ||whole|| of (levels, B, ...), by sample and level."""
-    error = (merged - whole).flatten(2).norm(dim=-1) / whole.flatten(2).norm(dim=-1)
-    return [[round(value, 7) for value in sample] for sample in error.T.tolist()]
+def errors_of(merged: Tensor, whole: Tensor) -> list[list[float]]:
+    """Teacher-forced errors by sample and level, rounded for a file."""
+    return [[round(value, 7) for value in s] for s in relative_error(merged, whole).tolist()]
 
 
 def run_teacher(study: Study, chunk: list[int], variants: list[Variant], tick: Tick) -> None:
@@ -82,7 +81,7 @@ def run_teacher(study: Study, chunk: list[int], variants: list[Variant], tick: T
     for variant in variants:
         with study.merged(variant):
             merged = study.outputs(chunk, conditions)
-        errors = relative_error(merged, whole["outputs"])
+        errors = errors_of(merged, whole["outputs"])
         study.store.add("teacher", variant.name, chunk, errors=errors, timesteps=study.timesteps)
         tick(f"teacher {variant.name}")
 
@@ -91,8 +90,8 @@ def run_timing(study: Study, chunk: list[int], variants: list[Variant], tick: Ti
     """Denoiser calls of batch 2, un-merged and merged in turns."""
     o = study.options
     conditions = study.conditions(chunk)
-    x = study.noisy(study.reference(chunk)["latents"], study.timesteps[NUM_LEVELS // 2], chunk)
-    timestep = study.timesteps[NUM_LEVELS // 2]
+    timestep = study.timesteps[len(study.timesteps) // 2]
+    x = study.noisy(study.reference(chunk)["latents"], timestep, chunk)
     for variant in variants:
         twin = merged_copy(study.pipe.unet, variant, ratio=o.ratio, levels=o.levels, seed=o.seed)
         calls: dict[str, Callable[[], object]] = {

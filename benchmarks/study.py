@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import math
 from typing import Any
 
 import torch
@@ -13,7 +12,7 @@ from store import Store
 from torch import Tensor
 from variants import Variant, merging
 
-NUM_LEVELS = 8
+from retom.metrics import denoiser_outputs, noise_levels, noised
 
 
 class Study:
@@ -35,10 +34,9 @@ class Study:
                 f"{type(pipe.scheduler).__name__} has no alphas_cumprod, from which the noise "
                 "levels are taken; save the model with a scheduler that has, such as DDIMScheduler."
             )
-        horizon = pipe.scheduler.config.num_train_timesteps
         step = options.batch
         self.chunks = [list(range(i, i + step)) for i in range(0, len(prompts), step)]
-        self.timesteps = [int((i + 0.5) * horizon / NUM_LEVELS) for i in range(NUM_LEVELS)]
+        self.timesteps = noise_levels(pipe.scheduler.config.num_train_timesteps)
 
     def merged(self, variant: Variant) -> contextlib.AbstractContextManager[None]:
         """The pipeline's denoiser merges inside this block."""
@@ -101,19 +99,17 @@ class Study:
 
     def noisy(self, latents: Tensor, timestep: int, chunk: list[int]) -> Tensor:
         """Latents at a noise level, each prompt with a noise of its own."""
-        alpha = self.pipe.scheduler.alphas_cumprod[timestep].item()
-        noise = [
-            torch.randn(
-                latents.shape[1:], generator=torch.Generator().manual_seed(timestep + 4096 * i)
-            )
-            for i in chunk
-        ]
-        mixed = math.sqrt(alpha) * latents.float() + math.sqrt(1 - alpha) * torch.stack(noise)
+        mixed = noised(latents, timestep, self.pipe.scheduler.alphas_cumprod, seeds=chunk)
         return mixed.to(self.options.device, self.pipe.unet.dtype)
 
     @torch.no_grad()
     def outputs(self, chunk: list[int], conditions: dict[str, Any]) -> Tensor:
         """The denoiser's outputs at every noise level, (levels, B, C, height, width)."""
-        latents = self.reference(chunk)["latents"]
-        given = [(self.noisy(latents, t, chunk), t) for t in self.timesteps]
-        return torch.stack([self.pipe.unet(x, t, **conditions)[0].float().cpu() for x, t in given])
+        unet = self.pipe.unet
+        return denoiser_outputs(
+            lambda x, timestep: unet(x, timestep, **conditions)[0],
+            self.reference(chunk)["latents"].to(self.options.device, unet.dtype),
+            self.pipe.scheduler.alphas_cumprod,
+            timesteps=self.timesteps,
+            seeds=chunk,
+        )

@@ -219,7 +219,7 @@ def test_report_pairs_with_tomesd_and_sorts(tmp_path):
 def test_relative_error_by_sample_and_level():
     whole = torch.tensor([[[3.0, 4.0], [6.0, 8.0]], [[0.0, 1.0], [1.0, 0.0]]])  # (levels, B, 2)
     merged = whole + torch.tensor([0.0, 1.0])
-    assert model_quality.relative_error(merged, whole) == [[0.2, 1.0], [0.1, 1.0]]
+    assert model_quality.errors_of(merged, whole) == [[0.2, 1.0], [0.1, 1.0]]
 
 
 # ---- contenders

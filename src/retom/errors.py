@@ -5,6 +5,7 @@ RetomError
 ├── ConfigError            (ValueError)  an option that is unknown or out of its range
 │   └── BudgetError                      a ratio that the windows of a grid cannot reach
 ├── ShapeError             (ValueError)  tokens and grid disagree
+├── MetricError           (ValueError)  samples that a metric cannot measure
 ├── UnsupportedModelError  (TypeError)   nothing in this object can merge tokens
 ├── AlreadyAppliedError    (RuntimeError) merging is already on, or the handle is spent
 ├── ModelError                           a pipeline cannot be found, loaded or drawn with
@@ -30,6 +31,10 @@ class BudgetError(ConfigError):
 
 class ShapeError(RetomError, ValueError):
     """A tensor does not have the tokens that its grid or plan speaks of."""
+
+
+class MetricError(RetomError, ValueError):
+    """Samples that a metric cannot measure: too few, not comparable, or without variance."""
 
 
 class UnsupportedModelError(RetomError, TypeError):

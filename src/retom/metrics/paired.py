@@ -1,7 +1,7 @@
 """How far a picture is from another of the same seed: PSNR and SSIM.
 
-Pictures are float tensors with values in [0, 1], (3, height, width) or (B, 3, height, width). Both
-measures are computed in float32 and give one number a picture: a tensor () or (B,).
+Pictures come in any form of :mod:`retom.metrics.pictures`. Both measures are computed in float32
+and give one number a picture: a tensor () for one, (B,) for several.
 """
 
 from __future__ import annotations
@@ -12,9 +12,12 @@ import torch
 from torch.nn.functional import conv2d
 
 from retom.errors import ShapeError
+from retom.metrics.pictures import to_pair
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from retom.metrics.pictures import Pictures
 
 # The constants of Wang et al. 2004, for a data range of 1.
 SSIM_WINDOW = 11
@@ -23,32 +26,31 @@ SSIM_K1 = 0.01
 SSIM_K2 = 0.03
 
 
-def psnr(picture: Tensor, reference: Tensor) -> Tensor:
+def psnr(picture: Pictures, reference: Pictures) -> Tensor:
     """Peak signal-to-noise ratio in dB, 10 log10(1 / mean squared error); higher is closer.
 
     Equal pictures give infinity.
 
     Args:
-        picture: Values in [0, 1], any float dtype, (3, H, W) or (B, 3, H, W).
-        reference: What it is compared with, of the same shape. The measure is symmetric.
+        picture: One or several.
+        reference: What it is compared with, as many and of the same size. The measure is symmetric.
 
     Returns:
         float32, () or (B,).
 
     Raises:
-        ShapeError: The pictures are of different or other shapes, or their values are not in
-            [0, 1].
+        ShapeError: The two are of different shapes, or no pictures.
 
     Example:
         >>> psnr(torch.zeros(3, 8, 8), torch.full((3, 8, 8), 0.1)).item()
         20.0
     """
-    _check(picture, reference)
-    error = (picture.float() - reference.float()).square().mean(dim=(-3, -2, -1))
+    x, y = to_pair(picture, reference)
+    error = (x - y).square().mean(dim=(-3, -2, -1))
     return -10 * torch.log10(error)
 
 
-def ssim(picture: Tensor, reference: Tensor) -> Tensor:
+def ssim(picture: Pictures, reference: Pictures) -> Tensor:
     """Structural similarity, at most 1; higher is closer, and equal pictures give 1.
 
     Wang, Bovik, Sheikh, Simoncelli 2004, "Image quality assessment: from error visibility to
@@ -57,23 +59,21 @@ def ssim(picture: Tensor, reference: Tensor) -> Tensor:
     over the three channels.
 
     Args:
-        picture: Values in [0, 1], any float dtype, (3, H, W) or (B, 3, H, W); sides of at least 11.
-        reference: What it is compared with, of the same shape. The measure is symmetric.
+        picture: One or several, with sides of at least 11.
+        reference: What it is compared with, as many and of the same size. The measure is symmetric.
 
     Returns:
         float32, () or (B,).
 
     Raises:
-        ShapeError: The pictures are of different or other shapes, smaller than the window, or their
-            values are not in [0, 1].
+        ShapeError: The two are of different shapes, smaller than the window, or no pictures.
     """
-    _check(picture, reference)
-    if min(picture.shape[-2:]) < SSIM_WINDOW:
+    x, y = to_pair(picture, reference)
+    if min(x.shape[-2:]) < SSIM_WINDOW:
         raise ShapeError(
             f"ssim needs pictures of at least {SSIM_WINDOW}x{SSIM_WINDOW}, its window; "
-            f"{picture.shape[-2]}x{picture.shape[-1]} was given."
+            f"{x.shape[-2]}x{x.shape[-1]} was given."
         )
-    x, y = picture.float(), reference.float()
     moments = _blur(torch.stack([x, y, x * x, y * y, x * y]))
     mean_x, mean_y, mean_xx, mean_yy, mean_xy = moments.unbind()
     var_x = mean_xx - mean_x.square()
@@ -93,27 +93,3 @@ def _blur(planes: Tensor) -> Tensor:
     flat = planes.reshape(-1, 1, *planes.shape[-2:])
     flat = conv2d(conv2d(flat, weight[None, None, :, None]), weight[None, None, None, :])
     return flat.reshape(*planes.shape[:-2], *flat.shape[-2:])
-
-
-def _check(picture: Tensor, reference: Tensor) -> None:
-    if picture.shape != reference.shape:
-        raise ShapeError(
-            f"Pictures are compared at one size; {tuple(picture.shape)} and "
-            f"{tuple(reference.shape)} were given."
-        )
-    if picture.ndim not in (3, 4) or picture.shape[-3] != 3 or picture.numel() == 0:
-        raise ShapeError(
-            "Pictures are tensors (3, height, width) or (batch, 3, height, width); "
-            f"{tuple(picture.shape)} was given."
-        )
-    for given in (picture, reference):
-        if not given.is_floating_point():
-            raise ShapeError(
-                f"Pictures are float tensors with values in [0, 1]; {given.dtype} was given. "
-                "Divide 8-bit values by 255."
-            )
-        low, high = (float(bound) for bound in given.aminmax())
-        if not (low >= 0 and high <= 1):  # also refuses NaN
-            raise ShapeError(
-                f"Values of a picture are in [0, 1]; they range from {low:g} to {high:g} here."
-            )
