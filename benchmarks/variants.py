@@ -79,7 +79,11 @@ class Oracle:
         """R = floor(ratio N)."""
         return math.floor(round(self.ratio * grid.num_tokens, 9))
 
-    def plan(self, x: Tensor, grid: retom.Grid) -> SlicePlan:
+    def check_protected(self, protected: Tensor, grid: retom.Grid) -> None:
+        """Refuse: no benchmark protects tokens."""
+        raise retom.ConfigError("The oracle knows no tokens, and can protect none.")
+
+    def plan(self, x: Tensor, grid: retom.Grid, hints: object = None) -> SlicePlan:
         """No look at ``x``."""
         return SlicePlan(len(x), grid.num_tokens, grid.num_tokens - self.num_removed(grid))
 

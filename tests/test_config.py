@@ -31,7 +31,7 @@ def test_json_round_trip(config):
 
 @pytest.mark.parametrize("method", METHODS.values(), ids=list(METHODS))
 def test_every_method_survives_a_file(method, tmp_path):
-    config = Config(method=method(ratio=0.3, window=(4, 2)), levels=(0, 1))
+    config = Config(method=method(window=(4, 2)), levels=(0, 1))
     config.save(tmp_path / "retom.json")
     assert Config.load(tmp_path / "retom.json") == config
 
@@ -62,7 +62,7 @@ def test_a_configuration_cannot_be_changed():
         ({"levels": 0}, "whole numbers of at least 0, largest grid first; 0 was given"),
         ({"levels": (0, -1)}, "at least 0"),
         ({"levels": "top"}, "'top' was given"),
-        ({"scope": "block"}, "scope is one of attention; 'block' was given"),
+        ({"scope": "mlp"}, "scope is one of attention, .*, kv; 'mlp' was given"),
         ({"method": "retom"}, r"such as retom.ReToM\(ratio=0.5\); 'retom' was given"),
         ({"method": ReToM}, "method is an object"),
     ],
@@ -75,8 +75,8 @@ def test_impossible_options_are_refused_in_a_sentence(options, message):
 def test_an_unknown_option_is_refused_with_the_known_ones():
     with pytest.raises(
         ConfigError,
-        match=r"Unknown option rate\. ReToM takes allocation, merge, ratio, reach, window; the "
-        "configuration takes levels, method, scope",
+        match=r"Unknown option rate\. ReToM takes allocation, alternate, merge, ratio, reach, "
+        "window; the configuration takes levels, method, refresh, rules, scope, share, size_",
     ):
         Config().with_options(rate=0.5)
 

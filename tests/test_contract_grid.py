@@ -34,7 +34,7 @@ def test_height_and_width_of_the_grid_are_not_swapped(size):
     tokens, plans = [], []
     layer.register_forward_pre_hook(lambda _module, args: tokens.append(args[0]))
     handle = retom.apply(model)
-    layer.to_q.register_forward_pre_hook(lambda *_: plans.append(handle._state.in_flight))
+    layer.to_q.register_forward_pre_hook(lambda *_: plans.append(handle._state.in_flight[0]))
 
     tiny.call(model, tiny.inputs(size=size, batch=1))
 

@@ -87,7 +87,7 @@ def test_methods_are_frozen_dataclasses_of_one_protocol(method):
         ({"ratio": "half"}, r"a number in \[0, 1\); 'half' was given"),
         ({"ratio": True}, "True was given"),
         ({"window": 2}, r"\(height, width\)"),
-        ({"allocation": "best"}, "similarity, coherence, uniform; 'best' was given"),
+        ({"allocation": "best"}, "coherence, uniform, multiscale; 'best' was given"),
         ({"merge": "sum"}, "mean, representative, norm_mean; 'sum' was given"),
         ({"reach": -1}, "at least 0; -1 was given"),
         ({"reach": 1.5}, "at least 0; 1.5 was given"),

@@ -19,10 +19,11 @@ SOURCE = Path(retom.__file__).parent
 
 LAYERS = [
     {"errors"},
-    {"grid", "plan", "metrics"},
-    {"representative", "allocation"},
-    {"methods"},
-    {"config"},
+    {"grid", "plan", "hints", "clock", "metrics"},
+    {"representative", "allocation", "multiscale"},
+    {"methods", "protection"},
+    {"rules"},
+    {"config", "calls"},
     {"models"},
     {"state"},
     {"hooks"},

@@ -279,5 +279,5 @@ def tokens_seen(model: UNet2DConditionModel, layer: str = "attn1.to_q"):
 def is_idle(handle) -> bool:
     """Whether nothing of a call of the denoiser is left in the handle's state."""
     state = handle._state
-    left = [part for level in state.levels.values() for part in (level.source_grid, level.plan)]
-    return not state.running and all(part is None for part in (state.in_flight, *left))
+    left = [level.source_grid or level.plans for level in state.levels.values()]
+    return not (state.running or state.in_flight or any(left))

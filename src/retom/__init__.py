@@ -27,6 +27,7 @@ from retom.grid import Grid
 from retom.handle import Handle, applied, apply, handle_of
 from retom.methods import ReToM
 from retom.plan import Plan
+from retom.rules import Rule
 from retom.summary import Summary
 
 __version__ = "0.1.0"
@@ -44,6 +45,7 @@ __all__ = [
     "Plan",
     "ReToM",
     "RetomError",
+    "Rule",
     "ShapeError",
     "Summary",
     "UnsupportedModelError",

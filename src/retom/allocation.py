@@ -22,18 +22,23 @@ Allocation = Literal["similarity", "coherence", "uniform"]
 ALLOCATIONS: tuple[str, ...] = get_args(Allocation)
 
 
-def num_removed(ratio: float, windows: Windows) -> int:
+def num_removed(ratio: float, windows: Windows, most: int | None = None) -> int:
     """Tokens to remove, R = floor(ratio N).
 
     The product is rounded at the ninth decimal first, so that 0.29 of 100 tokens is 29 although
     ``0.29 * 100`` is slightly less in binary.
 
+    Args:
+        ratio: Fraction of the tokens to remove.
+        windows: The partition, for its grid and for the message.
+        most: Tokens that can go at most; all but one of each window if not given.
+
     Raises:
-        BudgetError: R is more than N - num_windows: each window keeps its representative.
+        BudgetError: R is more than that.
     """
     grid = windows.grid
     removed = math.floor(round(ratio * grid.num_tokens, 9))
-    most = grid.num_tokens - windows.count
+    most = most_removable(windows) if most is None else most
     if removed > most:
         limit = math.floor(most / grid.num_tokens * 1000) / 1000
         raise BudgetError(
@@ -43,6 +48,25 @@ def num_removed(ratio: float, windows: Windows) -> int:
             f"window=({2 * windows.height}, {2 * windows.width})."
         )
     return removed
+
+
+def most_removable(windows: Windows, protected: Tensor | None = None) -> int:
+    """Tokens that can go at most: all but one of each window, and none that is protected.
+
+    Args:
+        windows: The partition.
+        protected: Tokens that must not go, bool (N,); on the CPU, or the device waits.
+    """
+    if protected is None:
+        return windows.grid.num_tokens - windows.count
+    may_go = eligible_slots(windows, protected).sum(dim=-1)
+    return int((may_go - 1).clamp_min(0).sum())
+
+
+def eligible_slots(windows: Windows, protected: Tensor) -> Tensor:
+    """Slots that hold a token that is not protected, bool (num_windows, window_area)."""
+    free = ~protected[windows.token_index(protected.device)]
+    return free & windows.valid(protected.device)
 
 
 def allocate(
@@ -94,15 +118,14 @@ def _by_quota(similarity: Tensor, windows: Windows, num_removed: int) -> Tensor:
     """Order tokens with each window's quota of most similar tokens first; (B, N).
 
     The quota of a window is what it adds to floor(c R / T) when c counts, window by window in
-    raster order, the tokens that may go and T is their total: an even spread with no data in it.
+    raster order, the tokens that may go and T is their total: an even spread.
     """
-    device = similarity.device
-    capacity = windows.valid(device).sum(dim=-1) - 1
-    spread = torch.cumsum(capacity, dim=0) * num_removed
-    spread = spread // max(1, windows.grid.num_tokens - windows.count)
-    quota = torch.diff(spread, prepend=spread.new_zeros(1))
+    capacity = (similarity > -torch.inf).sum(dim=-1)
+    spread = torch.cumsum(capacity, dim=1) * num_removed
+    spread = spread // capacity.sum(dim=1, keepdim=True).clamp_min(1)
+    quota = torch.diff(spread, dim=1, prepend=torch.zeros_like(spread[:, :1]))
     rank = torch.sort(similarity, dim=-1, descending=True, stable=True).indices.argsort(dim=-1)
-    stays = rank >= quota[:, None]
+    stays = rank >= quota[..., None]
     return torch.sort(windows.token_order(stays.to(torch.int8)), dim=1, stable=True).indices
 
 

@@ -1,22 +1,33 @@
-"""What to merge and where: an immutable configuration, checked when made, kept as JSON."""
+"""What to merge, where and when: an immutable configuration, checked when made, kept as JSON."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast, get_args
+from typing import Any, Literal, cast, get_args
 
+from retom.clock import Refresh
 from retom.errors import ConfigError
-from retom.methods import METHODS, Method, ReToM
+from retom.methods import Method, ReToM
+from retom.rules import (
+    Levels,
+    Rule,
+    check_levels,
+    check_method,
+    method_from_dict,
+    method_options,
+    method_to_dict,
+    method_with,
+)
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-Scope = Literal["attention"]
+Scope = Literal["attention", "attention+mlp", "block", "kv"]
 SCOPES: tuple[str, ...] = get_args(Scope)
-Levels = tuple[int, ...] | Literal["all"]
+Sharing = Literal["level", "layer"]
+SHARINGS: tuple[str, ...] = get_args(Sharing)
 
 FORMAT = 1
 """Version of the JSON form; a file with another one is refused."""
@@ -29,16 +40,31 @@ class Config:
     Args:
         method: Which tokens merge into which.
         scope: The layers that run on fewer tokens. ``attention``: self-attention, its input merged
-            and its output un-merged, as in the paper (arXiv:2507.12771).
+            and its output un-merged, as in the paper (arXiv:2507.12771). ``attention+mlp``: the MLP
+            as well, on its own merged input. ``block``: the whole transformer block with its text
+            attention, x + U(g(M x) - M x), so that detail survives in the residual. ``kv``: only
+            keys and values of self-attention; every token still asks.
         levels: Which attention levels merge, counted from the largest grid on which the model has
             self-attention: (0,) is that grid alone, (0, 1) the next smaller one too, ``"all"``
             every level. SDXL's first level has no attention at all; its level 0 is the one below.
+        rules: Exceptions by level and noise level; the last that holds decides. Where none holds,
+            ``method`` merges on ``levels``. Plans of levels with rules by noise need the timestep
+            on the host once a step.
+        refresh: When plans are renewed while a picture is drawn (the paper's "specific timestep").
+            None: in every call of the denoiser. A whole number n: at every n-th timestep; 1 shares
+            a plan among the calls of one timestep. Noise levels such as (0.9, 0.5): at the first
+            call of a picture and at the first one at or below each level.
+        share: Who shares a plan: ``level``, the layers of a level, from the first one's tokens; or
+            ``layer``: none, each layer plans from its own tokens at its own cost.
+        size_weighted: Add the logarithm of a merged token's size to its attention logits, so that
+            it weighs as much as its members did (ToMe's proportional attention,
+            arXiv:2210.09461). Not for scope ``block``, whose text attention it does not concern.
 
     Raises:
         ConfigError: An option is unknown or out of its range.
 
     Example:
-        >>> config = Config(method=ReToM(ratio=0.3))
+        >>> config = Config(method=ReToM(ratio=0.3), refresh=4)
         >>> Config.from_dict(config.to_dict()) == config
         True
     """
@@ -46,12 +72,55 @@ class Config:
     method: Method = field(default_factory=ReToM)
     scope: Scope = "attention"
     levels: Levels = (0,)
+    rules: tuple[Rule, ...] = ()
+    refresh: Refresh = None
+    share: Sharing = "level"
+    size_weighted: bool = False
 
     def __post_init__(self) -> None:
-        _check_method(self.method)
-        if self.scope not in SCOPES:
-            raise ConfigError(f"scope is one of {', '.join(SCOPES)}; {self.scope!r} was given.")
-        object.__setattr__(self, "levels", _check_levels(self.levels))
+        check_method(self.method)
+        _check_choice("scope", self.scope, SCOPES)
+        _check_choice("share", self.share, SHARINGS)
+        object.__setattr__(self, "levels", check_levels(self.levels))
+        object.__setattr__(self, "rules", _check_rules(self.rules))
+        object.__setattr__(self, "refresh", _check_refresh(self.refresh))
+        if type(self.size_weighted) is not bool:
+            raise ConfigError(f"size_weighted is True or False; {self.size_weighted!r} was given.")
+        if self.size_weighted and self.scope == "block":
+            raise ConfigError(
+                "size_weighted changes self-attention alone and is not offered for "
+                "scope='block'. Use scope='attention', or size_weighted=False."
+            )
+
+    @property
+    def needs_timestep(self) -> bool:
+        """Whether merging depends on the timestep, which the host then has to know."""
+        if self.refresh is not None or not all(rule.always for rule in self.rules):
+            return True
+        return any(getattr(method, "alternate", False) for method in self.methods())
+
+    def method_at(self, level: int, noise: float | None) -> Method | None:
+        """What merges on a level at a noise level; None where nothing does."""
+        for rule in reversed(self.rules):
+            if rule.holds(level, noise):
+                return rule.method
+        return self.method if self.levels == "all" or level in self.levels else None
+
+    def methods(self, level: int | None = None) -> tuple[Method, ...]:
+        """Every method that may merge, on one level or on any, the default first."""
+        found: list[Method] = []
+        if level is None or self.levels == "all" or level in self.levels:
+            found.append(self.method)
+        for rule in self.rules:
+            speaks = level is None or rule.levels == "all" or level in rule.levels
+            if rule.method is not None and speaks:
+                found.append(rule.method)
+        return tuple(method for method in dict.fromkeys(found) if method.ratio > 0)
+
+    def plateaus(self) -> tuple[tuple[float, float], ...]:
+        """Stretches of noise on which nothing changes, from pure noise down to the picture."""
+        edges = sorted({0.0, 1.0, *(edge for rule in self.rules for edge in rule.noise)})
+        return tuple(pairwise(edges))[::-1]
 
     def with_options(self, **options: object) -> Config:
         """A copy with some options changed, each the method's or the configuration's own.
@@ -59,33 +128,33 @@ class Config:
         Raises:
             ConfigError: An option is neither.
         """
-        own = {"scope", "levels", "method"}
-        method = _check_method(options.pop("method", self.method))
-        method_fields = {f.name for f in dataclasses.fields(cast("Any", method))}
-        unknown = sorted(set(options) - own - method_fields)
+        own = {field.name for field in dataclasses.fields(self)}
+        method = check_method(options.pop("method", self.method))
+        of_method = method_options(method)
+        unknown = sorted(set(options) - own - of_method)
         if unknown:
             raise ConfigError(
                 f"Unknown option {', '.join(unknown)}. {type(method).__name__} takes "
-                f"{', '.join(sorted(method_fields))}; the configuration takes "
+                f"{', '.join(sorted(of_method))}; the configuration takes "
                 f"{', '.join(sorted(own))}."
             )
-        for_method = {name: options.pop(name) for name in list(options) if name in method_fields}
-        if for_method:
-            method = dataclasses.replace(cast("Any", method), **for_method)
-        return dataclasses.replace(self, method=method, **cast("Any", options))
+        given = {name: options.pop(name) for name in list(options) if name in of_method}
+        return dataclasses.replace(self, method=method_with(method, given), **cast("Any", options))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON; :meth:`from_dict` reads it back."""
-        options = dataclasses.asdict(cast("Any", self.method))
         data = {
             "format": FORMAT,
-            "method": {"name": self.method.name, **options},
+            "method": method_to_dict(self.method),
             "scope": self.scope,
             "levels": self.levels,
+            "rules": [rule.to_dict() for rule in self.rules],
+            "refresh": self.refresh,
+            "share": self.share,
+            "size_weighted": self.size_weighted,
         }
-        return json.loads(
-            json.dumps(data)
-        )  # tuples become lists, as a reader of the file gets them
+        # tuples become lists, as a reader of the file gets them
+        return json.loads(json.dumps(data))
 
     @staticmethod
     def from_dict(data: Mapping[str, Any]) -> Config:
@@ -100,16 +169,20 @@ class Config:
                 f'A retom configuration says "format": {FORMAT}; this one does not. It was written '
                 "by another version of retom, or is not a retom configuration."
             )
-        method: object = data.pop("method", {})
-        if not isinstance(method, dict):
+        method = method_from_dict(data.pop("method", {}))
+        if "rules" in data:
+            rules = data["rules"]
+            if not isinstance(rules, list):
+                raise ConfigError(f'"rules" is a list; {rules!r} was given.')
+            data["rules"] = tuple(Rule.from_dict(rule) for rule in cast("list[object]", rules))
+        own = {field.name for field in dataclasses.fields(Config)}
+        unknown = sorted(set(data) - own)
+        if unknown:
             raise ConfigError(
-                f'"method" is an object with a name and options; {method!r} was given.'
+                f"Unknown option {', '.join(unknown)}; a configuration takes "
+                f"{', '.join(sorted(own))}."
             )
-        method = dict(cast("dict[str, Any]", method))
-        name = method.pop("name", ReToM.name)
-        if name not in METHODS:
-            raise ConfigError(f"Unknown method {name!r}; the methods are {', '.join(METHODS)}.")
-        return Config(method=METHODS[name]()).with_options(**data, **method)
+        return Config(method=method, **data)
 
     def save(self, path: str | Path) -> None:
         """Write the configuration to ``path`` as JSON."""
@@ -138,22 +211,29 @@ class Config:
         return Config.from_dict(cast("dict[str, Any]", data))
 
 
-def _check_method(method: object) -> Method:
-    if isinstance(method, type) or not isinstance(method, Method):
+def _check_choice(option: str, value: object, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ConfigError(f"{option} is one of {', '.join(allowed)}; {value!r} was given.")
+
+
+def _check_rules(rules: object) -> tuple[Rule, ...]:
+    given = tuple(cast("Sequence[object]", rules)) if isinstance(rules, (tuple, list)) else None
+    if given is None or not all(isinstance(rule, Rule) for rule in given):
         raise ConfigError(
-            f"method is an object such as retom.ReToM(ratio=0.5); {method!r} was given."
+            "rules is a tuple of retom.Rule, for example "
+            f"(retom.Rule(method=None, noise=(0.0, 0.2)),); {rules!r} was given."
         )
-    return method
+    return cast("tuple[Rule, ...]", given)
 
 
-def _check_levels(levels: object) -> Levels:
-    if levels == "all":
-        return "all"
-    if isinstance(levels, (tuple, list)):
-        given = tuple(cast("Sequence[object]", levels))
-        if given and all(type(level) is int and level >= 0 for level in given):
-            return tuple(sorted(set(cast("tuple[int, ...]", given))))
+def _check_refresh(refresh: object) -> Refresh:
+    if refresh is None or (type(refresh) is int and refresh >= 1):
+        return refresh
+    if isinstance(refresh, (tuple, list)) and refresh:
+        levels = tuple(cast("Sequence[object]", refresh))
+        if all(type(x) in (int, float) and 0 <= cast("float", x) <= 1 for x in levels):
+            return tuple(sorted((float(cast("float", x)) for x in levels), reverse=True))
     raise ConfigError(
-        f'levels is "all" or whole numbers of at least 0, largest grid first; {levels!r} was '
-        "given. Use levels=(0,) to merge on the largest grid alone."
+        "refresh is None (plans in every call), a whole number of timesteps of at least 1, or "
+        f"noise levels between 0 and 1 such as (0.9, 0.5); {refresh!r} was given."
     )

@@ -7,7 +7,7 @@ needs no cache keyed by device, and traces cleanly.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, cast
 
 import torch
@@ -51,30 +51,34 @@ class Grid:
 class Windows:
     """A partition of ``grid`` into local windows of ``height`` x ``width`` tokens.
 
-    Windows at the right and bottom edge are ragged: they hold the tokens that are left, and no
-    token is invented. Tensors in *window order* have shape (..., num_windows, window_area): windows
-    in raster order, slots of a window in raster order, slots beyond the edge marked by
-    :meth:`valid`.
+    Windows at the edge are ragged: they hold the tokens that are left, and no token is invented.
+    Tensors in *window order* have shape (..., num_windows, window_area): windows in raster order,
+    slots of a window in raster order, slots beyond the edge marked by :meth:`valid`.
 
     Args:
         grid: The tokens to partition.
         height: Rows of a window, at least 1; more than the grid has means one window down.
         width: Columns of a window, at least 1.
+        top: Rows by which the partition is shifted up, 0 <= top < height: the first row of windows
+            has height - top rows.
+        left: Columns by which the partition is shifted to the left, 0 <= left < width.
     """
 
     grid: Grid
     height: int
     width: int
+    top: int = 0
+    left: int = 0
 
     @property
     def rows(self) -> int:
         """Windows from top to bottom."""
-        return -(-self.grid.height // self.height)
+        return -(-(self.grid.height + self.top) // self.height)
 
     @property
     def columns(self) -> int:
         """Windows from left to right."""
-        return -(-self.grid.width // self.width)
+        return -(-(self.grid.width + self.left) // self.width)
 
     @property
     def count(self) -> int:
@@ -89,7 +93,12 @@ class Windows:
     @property
     def is_ragged(self) -> bool:
         """Whether some window at the edge holds fewer tokens than the others."""
-        return bool(self.grid.height % self.height or self.grid.width % self.width)
+        divides = self.grid.height % self.height == 0 and self.grid.width % self.width == 0
+        return not divides or bool(self.top or self.left)
+
+    def shifted(self) -> Windows:
+        """The partition shifted by half a window up and to the left."""
+        return replace(self, top=self.height // 2, left=self.width // 2)
 
     def gather(self, tokens: Tensor) -> Tensor:
         """Copy tokens (B, N, C) into window order, (B, num_windows, window_area, C).
@@ -108,18 +117,21 @@ class Windows:
         field = values.reshape(batch, self.rows, self.columns, self.height, self.width)
         field = field.permute(0, 1, 3, 2, 4)
         field = field.reshape(batch, self.rows * self.height, self.columns * self.width)
-        return field[:, : self.grid.height, : self.grid.width].reshape(batch, self.grid.num_tokens)
+        rows = slice(self.top, self.top + self.grid.height)
+        columns = slice(self.left, self.left + self.grid.width)
+        return field[:, rows, columns].reshape(batch, self.grid.num_tokens)
 
     def token_index(self, device: torch.device) -> Tensor:
         """Token of every slot, int64 (num_windows, window_area); a neighbour's beyond the edge."""
         row, column = self._slot_positions(device)
-        row = row.clamp_max(self.grid.height - 1)
-        return row * self.grid.width + column.clamp_max(self.grid.width - 1)
+        row = row.clamp(0, self.grid.height - 1)
+        return row * self.grid.width + column.clamp(0, self.grid.width - 1)
 
     def valid(self, device: torch.device) -> Tensor:
         """Whether a slot holds a token, bool (num_windows, window_area)."""
         row, column = self._slot_positions(device)
-        return (row < self.grid.height) & (column < self.grid.width)
+        inside = (row < self.grid.height) & (column < self.grid.width)
+        return inside & (row >= 0) & (column >= 0)
 
     def neighbours(self, reach: int, device: torch.device) -> Tensor:
         """Windows within ``reach`` rows and columns of each window, int64 (num_windows, K).
@@ -144,8 +156,8 @@ class Windows:
         """Row and column of every slot, each int64 (num_windows, window_area)."""
         window = torch.arange(self.count, device=device)[:, None]
         slot = torch.arange(self.area, device=device)[None, :]
-        row = window // self.columns * self.height + slot // self.width
-        column = window % self.columns * self.width + slot % self.width
+        row = window // self.columns * self.height + slot // self.width - self.top
+        column = window % self.columns * self.width + slot % self.width - self.left
         return row, column
 
 

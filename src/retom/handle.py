@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from retom.config import Config
 from retom.errors import AlreadyAppliedError, ConfigError
 from retom.hooks import attach, owner_of
-from retom.models import find_denoiser, layout_of
+from retom.models import find_denoiser, find_entry, layout_of
+from retom.protection import read_mask
 from retom.state import LevelState, MergeState
 from retom.summary import Summary, summarise
 
@@ -28,15 +29,20 @@ class Handle:
     :func:`handle_of` finds.
     """
 
-    def __init__(self, denoiser: nn.Module, layout: Layout, config: Config) -> None:
+    def __init__(
+        self, entry: nn.Module, denoiser: nn.Module, layout: Layout, config: Config
+    ) -> None:
         self._denoiser = denoiser
         self._layout = layout
         self._state = MergeState(
             config=config,
-            levels=_level_states(config, layout),
+            levels={number: LevelState() for number in layout.levels},
             seen=dict.fromkeys(layout.levels),
         )
-        self._removables: list[RemovableHandle] = attach(denoiser, layout, self._state, owner=self)
+        self._state.set_methods()
+        self._removables: list[RemovableHandle] = attach(
+            entry, denoiser, layout, self._state, owner=self
+        )
 
     @property
     def config(self) -> Config:
@@ -68,14 +74,34 @@ class Handle:
         config = self.config.with_options(**options)
         _check_reachable(config, self._layout)
         self._state.config = config
-        merging = _merging_levels(config, self._layout)
-        for number, level in self._state.levels.items():
-            level.merges = number in merging
         self.reset()
 
+    def protect(self, mask: object) -> None:
+        """Keep the tokens of some places out of merging, until another mask or None is given.
+
+        Args:
+            mask: A PIL picture, an array or a tensor of (height, width) at any resolution, white
+                or True where tokens must not go, for all pictures of the batch; the mask of an
+                inpainting pipeline serves. None protects nothing.
+
+        Raises:
+            ConfigError: It is no mask, or the handle's method cannot protect tokens. A mask that
+                leaves too few tokens to go is refused by the next call of the denoiser
+                (:class:`BudgetError`), before its first layer.
+        """
+        self._require_applied()
+        self._state.protect(None if mask is None else read_mask(mask))
+
     def reset(self) -> None:
-        """Forget all plans and the grids seen. Never needed between pictures."""
+        """Forget all plans, the clock and the grids seen.
+
+        Never needed between pictures of a pipeline. Needed with ``refresh`` where the denoiser is
+        called by hand for another picture at a lower timestep than the last one's.
+        """
         self._state.end()
+        self._state.forget()
+        self._state.clock.reset()
+        self._state.set_methods()
         self._state.seen.update(dict.fromkeys(self._layout.levels))
 
     def remove(self) -> None:
@@ -87,6 +113,7 @@ class Handle:
             removable.remove()
         self._removables = []
         self._state.end()
+        self._state.forget()
 
     def summary(self) -> Summary:
         """What merges where: tokens before and after, and the share of self-attention FLOPs saved.
@@ -98,7 +125,6 @@ class Handle:
             type(self._denoiser).__name__,
             self.config,
             self._layout,
-            levels=_merging_levels(self.config, self._layout),
             enabled=self.enabled,
             seen=self._state.seen,
         )
@@ -159,7 +185,7 @@ def apply(
                 "or pass replace=True."
             )
         previous.remove()
-    return Handle(denoiser, layout, config)
+    return Handle(find_entry(target), denoiser, layout, config)
 
 
 @contextmanager
@@ -183,24 +209,17 @@ def handle_of(target: object) -> Handle | None:
     return owner if isinstance(owner, Handle) else None
 
 
-def _level_states(config: Config, layout: Layout) -> dict[int, LevelState]:
-    merging = _merging_levels(config, layout)
-    return {number: LevelState(merges=number in merging) for number in layout.levels}
-
-
-def _merging_levels(config: Config, layout: Layout) -> frozenset[int]:
-    return frozenset(layout.levels if config.levels == "all" else config.levels)
-
-
 def _check_reachable(config: Config, layout: Layout) -> None:
     """Refuse levels that do not exist, and a ratio that the default size cannot reach."""
-    merging = _merging_levels(config, layout)
-    missing = sorted(merging - set(layout.levels))
+    named = [config.levels, *(rule.levels for rule in config.rules)]
+    missing = sorted(
+        {level for levels in named if levels != "all" for level in levels} - set(layout.levels)
+    )
     if missing:
         raise ConfigError(
             f"This model has attention on levels {', '.join(map(str, layout.levels))}, largest "
             f"grid first; level {', '.join(map(str, missing))} was given."
         )
-    for level in sorted(merging):
-        if layout.default_grids is not None:
-            config.method.num_removed(layout.default_grids[level])
+    for level, grid in (layout.default_grids or {}).items():
+        for method in config.methods(level):
+            method.num_removed(grid)

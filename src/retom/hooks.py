@@ -6,7 +6,12 @@ it. No forward is re-typed, no class swapped, no attention processor wrapped.
 One call of the denoiser runs
 
 ```
-DenoiserBegins → (GridSource → (MergeInput → attention → UnmergeOutput)*)* → DenoiserEnds
+CallComes → DenoiserBegins → (GridSource → site*)* → DenoiserEnds
+
+site, scope attention       MergeInput → attention → UnmergeOutput
+      scope attention+mlp   the same, and MergeInput → MLP → UnmergeOutput
+      scope kv              MergeKeys → attention
+      scope block           MergeBlock → block → UnmergeBlock
 ```
 """
 
@@ -19,16 +24,43 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor, nn
 
+from retom.calls import Args, Kwargs, first_input, noise_level, with_first_input, with_mask
+from retom.errors import ConfigError
 from retom.grid import Grid
 
 if TYPE_CHECKING:
     from torch.utils.hooks import RemovableHandle
 
-    from retom.models.layout import GridsOf, Layout
+    from retom.models.layout import GridsOf, Layout, Site
+    from retom.plan import Plan
     from retom.state import LevelState, MergeState
 
-Args = tuple[Any, ...]
-Kwargs = dict[str, Any]
+ATTENTION_MASK_POSITION = 2
+BLOCK_MASK_POSITION = 1
+"""Where ``attention_mask`` stands among the arguments of an attention layer and of a block."""
+
+
+@dataclass(slots=True, eq=False)
+class CallComes:
+    """Before a call, outside of any compiled graph: look at what the host has to know."""
+
+    state: MergeState
+    grids: GridsOf
+
+    def __call__(self, module: nn.Module, args: Args, kwargs: Kwargs) -> None:
+        if not self.state.needs_preparation:
+            return
+        if torch.compiler.is_compiling():
+            raise ConfigError(
+                "Rules by noise, refresh, alternate and protect read each call on the host, which "
+                "a compiled graph cannot. Compile first and apply retom to the compiled module or "
+                "its pipeline, or compile only the blocks with compile_repeated_blocks()."
+            )
+        noise, source = None, None
+        if self.state.config.needs_timestep:
+            source = args[1] if len(args) > 1 else kwargs["timestep"]
+            noise = noise_level(source)
+        self.state.prepare(self.grids(first_input(args, kwargs, "sample")), noise, source)
 
 
 @dataclass(slots=True, eq=False)
@@ -40,17 +72,17 @@ class DenoiserBegins:
     owner: object
 
     def __call__(self, module: nn.Module, args: Args, kwargs: Kwargs) -> None:
-        self.state.begin(self.grids(_first_input(args, kwargs, "sample")))
+        self.state.begin(self.grids(first_input(args, kwargs, "sample")))
 
 
 @dataclass(slots=True, eq=False)
 class DenoiserEnds:
-    """After the denoiser, also when it raised: forget the call."""
+    """After the denoiser, also when it raised, and then without an output: forget the call."""
 
     state: MergeState
 
     def __call__(self, module: nn.Module, args: Args, output: object) -> None:
-        self.state.end()
+        self.state.end(failed=output is None)
 
 
 @dataclass(slots=True, eq=False)
@@ -61,76 +93,183 @@ class GridSource:
     level: LevelState
 
     def __call__(self, module: nn.Module, args: Args, kwargs: Kwargs) -> None:
-        if self.state.running and self.level.merges:
-            height, width = _first_input(args, kwargs, "hidden_states").shape[-2:]
+        if self.state.running and self.level.method is not None:
+            height, width = first_input(args, kwargs, "hidden_states").shape[-2:]
             self.level.source_grid = Grid(height, width)
 
 
 @dataclass(slots=True, eq=False)
-class MergeInput:
-    """Before a self-attention layer: replace its N tokens by K, and its mask by theirs."""
+class SiteHook:
+    """What all hooks before a site's modules share.
+
+    Attributes:
+        state: The denoiser's.
+        level: The site's.
+        layer: Qualified name of the site.
+        scopes: Scopes in which the hook does something.
+    """
 
     state: MergeState
     level: LevelState
+    layer: str
+    scopes: frozenset[str]
+
+    def plan(self, args: Args, kwargs: Kwargs) -> Plan | None:
+        """The plan for the module's input; None where it passes as it is."""
+        state = self.state
+        if not state.running or self.level.method is None or state.config.scope not in self.scopes:
+            return None
+        return state.plan_for(self.level, self.layer, first_input(args, kwargs, "hidden_states"))
+
+
+@dataclass(slots=True, eq=False)
+class MergeInput(SiteHook):
+    """Before self-attention or an MLP: replace its N tokens by K, and its mask by theirs."""
+
+    takes_mask: bool
 
     def __call__(self, module: nn.Module, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs] | None:
-        if not (self.state.running and self.level.merges):
-            return None
-        tokens = _first_input(args, kwargs, "hidden_states")
-        plan = self.state.plan_for(self.level, tokens)
+        plan = self.plan(args, kwargs)
         if plan is None:
             return None
-        self.state.in_flight = plan
-        merged = plan.merge(tokens)
-        kwargs = dict(kwargs)
-        if args:
-            args = (merged, *args[1:])
-        else:
-            kwargs["hidden_states"] = merged
-        mask = kwargs.get("attention_mask")
-        if mask is not None:
-            kwargs["attention_mask"] = plan.pick(cast("Tensor", mask), dim=-1)
+        tokens = first_input(args, kwargs, "hidden_states")
+        self.state.in_flight = (plan, None, None)
+        args, kwargs = with_first_input(args, kwargs, plan.merge(tokens))
+        if self.takes_mask:
+            weighted = self.state.config.size_weighted
+            return with_mask(args, kwargs, ATTENTION_MASK_POSITION, plan, size_weighted=weighted)
         return args, kwargs
 
 
 @dataclass(slots=True, eq=False)
 class UnmergeOutput:
-    """After a self-attention layer: spread its K tokens back to N."""
+    """After self-attention or an MLP: spread its K tokens back to N."""
 
     state: MergeState
 
     def __call__(self, module: nn.Module, args: Args, output: Tensor) -> Tensor | None:
-        plan, self.state.in_flight = self.state.in_flight, None
-        return None if plan is None else plan.unmerge(output)
+        if self.state.in_flight is None or self.state.in_flight[1] is not None:
+            return None
+        plan = self.state.in_flight[0]
+        self.state.in_flight = None
+        return plan.unmerge(output)
+
+
+@dataclass(slots=True, eq=False)
+class MergeKeys(SiteHook):
+    """Before self-attention: let all N tokens ask K merged ones, as text attention would."""
+
+    def __call__(self, module: nn.Module, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs] | None:
+        plan = self.plan(args, kwargs)
+        if plan is None:
+            return None
+        if getattr(module, "fused_projections", False):
+            raise ConfigError(
+                "scope='kv' needs separate projections for keys and values, but this model's are "
+                "fused. Call unfuse_qkv_projections() first, or use scope='attention'."
+            )
+        tokens = first_input(args, kwargs, "hidden_states")
+        kwargs = dict(kwargs)
+        if len(args) > 1:
+            args = (args[0], plan.merge(tokens), *args[2:])
+        else:
+            kwargs["encoder_hidden_states"] = plan.merge(tokens)
+        weighted = self.state.config.size_weighted
+        return with_mask(args, kwargs, ATTENTION_MASK_POSITION, plan, size_weighted=weighted)
+
+
+@dataclass(slots=True, eq=False)
+class MergeBlock(SiteHook):
+    """Before a transformer block: replace its N tokens by K for all its layers."""
+
+    def __call__(self, module: nn.Module, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs] | None:
+        plan = self.plan(args, kwargs)
+        if plan is None:
+            return None
+        adapters = cast("dict[str, object]", kwargs.get("cross_attention_kwargs") or {})
+        if adapters.get("ip_adapter_masks") is not None:
+            raise ConfigError(
+                "scope='block' moves the tokens that the masks of an IP-Adapter speak of. Use "
+                "scope='attention' or 'attention+mlp', or no ip_adapter_masks."
+            )
+        tokens = first_input(args, kwargs, "hidden_states")
+        merged = plan.merge(tokens)
+        self.state.in_flight = (plan, tokens, merged)
+        args, kwargs = with_first_input(args, kwargs, merged)
+        return with_mask(args, kwargs, BLOCK_MASK_POSITION, plan, size_weighted=False)
+
+
+@dataclass(slots=True, eq=False)
+class UnmergeBlock:
+    """After a transformer block: add to every token what the block added to the one it joined."""
+
+    state: MergeState
+
+    def __call__(self, module: nn.Module, args: Args, output: Tensor) -> Tensor | None:
+        if self.state.in_flight is None:
+            return None
+        plan, tokens, merged = self.state.in_flight
+        self.state.in_flight = None
+        return cast("Tensor", tokens) + plan.unmerge(output - cast("Tensor", merged))
 
 
 def attach(
-    denoiser: nn.Module, layout: Layout, state: MergeState, owner: object
+    entry: nn.Module, denoiser: nn.Module, layout: Layout, state: MergeState, owner: object
 ) -> list[RemovableHandle]:
-    """Register the hooks for every site; ``owner`` is what :func:`owner_of` finds again.
+    """Register the hooks for every site.
 
-    Sites on levels that do not merge get hooks too, which let everything pass. torch.compile does
-    not guard on the absence of hooks: a block compiled without them would also serve the same class
-    of block elsewhere, which would then silently not merge.
+    Sites that do not merge, and modules outside of the scope, get hooks too, which let everything
+    pass. torch.compile does not guard on the absence of hooks: a block compiled without them would
+    also serve the same class of block elsewhere, which would then silently not merge.
+
+    Args:
+        entry: The module that the pipeline calls: the denoiser, or what torch.compile made of it.
+        denoiser: The network itself.
+        layout: Its sites.
+        state: Shared by all hooks.
+        owner: What :func:`owner_of` finds again.
+
+    Returns:
+        Handles that remove the hooks.
     """
-    begins = DenoiserBegins(state, layout.grids, owner)
     removables = [
-        denoiser.register_forward_pre_hook(begins, with_kwargs=True),
+        entry.register_forward_pre_hook(CallComes(state, layout.grids), with_kwargs=True),
+        denoiser.register_forward_pre_hook(
+            DenoiserBegins(state, layout.grids, owner), with_kwargs=True
+        ),
         denoiser.register_forward_hook(DenoiserEnds(state), always_call=True),
     ]
     for source, number in {site.grid_source: site.level for site in layout.sites}.items():
         reads = GridSource(state, state.levels[number])
         removables.append(source.register_forward_pre_hook(reads, with_kwargs=True))
     for site in layout.sites:
-        merges = MergeInput(state, state.levels[site.level])
-        removables += [
-            site.attention.register_forward_pre_hook(merges, with_kwargs=True),
-            site.attention.register_forward_hook(UnmergeOutput(state)),
-        ]
+        removables += _attach_site(site, state)
     if "torch._dynamo" in sys.modules:
         # Nor does it look for hooks that come later: what was compiled before would run un-merged.
         torch.compiler.reset()
     return removables
+
+
+def _attach_site(site: Site, state: MergeState) -> list[RemovableHandle]:
+    shared = (state, state.levels[site.level], site.name)
+    both = frozenset({"attention", "attention+mlp"})
+    before: list[tuple[nn.Module, object]] = [
+        (site.block, MergeBlock(*shared, frozenset({"block"}))),
+        (site.attention, MergeInput(*shared, both, takes_mask=True)),
+        (site.attention, MergeKeys(*shared, frozenset({"kv"}))),
+    ]
+    after: list[tuple[nn.Module, object]] = [
+        (site.block, UnmergeBlock(state)),
+        (site.attention, UnmergeOutput(state)),
+    ]
+    if site.mlp is not None:
+        mlp = MergeInput(*shared, frozenset({"attention+mlp"}), takes_mask=False)
+        before.append((site.mlp, mlp))
+        after.append((site.mlp, UnmergeOutput(state)))
+    return [
+        *(m.register_forward_pre_hook(cast("Any", h), with_kwargs=True) for m, h in before),
+        *(m.register_forward_hook(cast("Any", h)) for m, h in after),
+    ]
 
 
 def owner_of(denoiser: nn.Module) -> object | None:
@@ -140,8 +279,3 @@ def owner_of(denoiser: nn.Module) -> object | None:
         if isinstance(hook, DenoiserBegins):
             return hook.owner
     return None
-
-
-def _first_input(args: Args, kwargs: Kwargs, name: str) -> Tensor:
-    """A module's main input, however the caller passed it."""
-    return cast("Tensor", args[0] if args else kwargs[name])

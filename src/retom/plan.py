@@ -104,6 +104,12 @@ class Plan:
         """Tokens after merging, K."""
         return self.kept.shape[1]
 
+    @property
+    def log_sizes(self) -> Tensor:
+        """Logarithm of the number of members of every kept token, float32 (B, K)."""
+        ends = torch.nn.functional.pad(self.member_start[1:], (0, 1), value=self.slot.numel())
+        return (ends - self.member_start).reshape(self.kept.shape).float().log()
+
     def merge(self, x: Tensor) -> Tensor:
         """Merge tokens (B, N, C) into (B, K, C) of the same dtype.
 

@@ -26,7 +26,7 @@ def unit_tokens(tokens: Tensor, windows: Windows) -> Tensor:
     return gathered * scale
 
 
-def most_similar_on_average(unit: Tensor, windows: Windows) -> Tensor:
+def most_similar_on_average(unit: Tensor, windows: Windows, eligible: Tensor | None) -> Tensor:
     """Elect in each window the token of the highest average similarity to the window's tokens.
 
     This is the representative of ReToM (arXiv:2507.12771). With x̂ the unit tokens of a window W of
@@ -37,6 +37,7 @@ def most_similar_on_average(unit: Tensor, windows: Windows) -> Tensor:
     Args:
         unit: From :func:`unit_tokens`, float32 (B, num_windows, window_area, C).
         windows: The partition that ``unit`` is ordered by.
+        eligible: Which slots may be elected, bool (num_windows, window_area), None for all.
 
     Returns:
         Slot of the representative in its window, int64 (B, num_windows).
@@ -46,18 +47,28 @@ def most_similar_on_average(unit: Tensor, windows: Windows) -> Tensor:
     for slot in range(1, windows.area):
         total = total + unit[:, :, slot]
     score = _dot(unit, total[:, :, None])
-    if windows.is_ragged:
-        score = score.masked_fill(~windows.valid(unit.device), -torch.inf)
+    if eligible is not None:
+        score = score.masked_fill(~eligible, -torch.inf)
     elected = score.argmax(dim=-1)
     if windows.area == 2 or windows.is_ragged:
         # Two tokens are as similar either way round: a tie, and not for rounding to break.
         members = windows.valid(unit.device).sum(dim=-1)
-        elected = elected.masked_fill(members <= 2, 0)
+        first = first_eligible(eligible) if eligible is not None else torch.zeros_like(elected[0])
+        elected = torch.where(members <= 2, first, elected)
     return elected
 
 
+def first_eligible(eligible: Tensor) -> Tensor:
+    """The first eligible slot of each window, int64 (num_windows,); 0 where there is none."""
+    return eligible.to(torch.int8).argmax(dim=-1)
+
+
 def nearest_representative(
-    unit: Tensor, representative: Tensor, windows: Windows, reach: int
+    unit: Tensor,
+    representative: Tensor,
+    windows: Windows,
+    reach: int,
+    eligible: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     """Find for every token the most similar representative of the windows around its own.
 
@@ -67,11 +78,12 @@ def nearest_representative(
         windows: The partition that ``unit`` is ordered by.
         reach: How many windows away a token may look: 0 its own window only, 1 the 3x3 windows
             around it, 2 the 5x5. The cost is one dot product a token for each window looked at.
+        eligible: Which slots may leave or be joined, bool (num_windows, window_area), None for all.
 
     Returns:
         The token that represents it, int64 (B, num_windows, window_area), and the cosine similarity
         to that token, float32 of the same shape: -inf for representatives, which never leave, and
-        for slots beyond a ragged edge. Ties stay in the own window, then go to the first window in
+        for slots that are not eligible. Ties stay in the own window, then go to the first window in
         raster order.
     """
     batch, count, area, channels = unit.shape
@@ -83,17 +95,20 @@ def nearest_representative(
     similarity = _dot(unit, vector[:, :, None])
     target = token[..., None].expand(batch, count, area)
     neighbours = windows.neighbours(reach, unit.device)
+    closed = None if eligible is None else ~eligible.any(dim=-1)
     for ring in range(1, neighbours.shape[1]):
         window = neighbours[:, ring]
         candidate = _dot(unit, vector.index_select(1, window)[:, :, None])
+        if closed is not None:
+            candidate = candidate.masked_fill(closed[window][:, None], -torch.inf)
         closer = candidate > similarity
         similarity = torch.where(closer, candidate, similarity)
         target = torch.where(closer, token.index_select(1, window)[..., None], target)
 
     slot = torch.arange(area, device=unit.device)
     stays = slot == representative[..., None]
-    if windows.is_ragged:
-        stays = stays | ~windows.valid(unit.device)
+    if eligible is not None:
+        stays = stays | ~eligible
     return target, similarity.masked_fill(stays, -torch.inf)
 
 

@@ -1,49 +1,69 @@
-"""What lives between the hooks of one denoiser: the switch, and the plans of the running call."""
+"""What lives between the hooks of one denoiser: the switch, the clock, and the plans in use."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from retom.errors import ShapeError
+from retom.clock import Clock
+from retom.errors import ConfigError, ShapeError
+from retom.hints import Hints
+from retom.protection import protected_tokens
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from retom.config import Config
     from retom.grid import Grid
+    from retom.methods import Method
     from retom.plan import Plan
+
+SHARED = ""
+"""Key of the plan that all layers of a level share."""
 
 
 @dataclass(slots=True, eq=False)
 class LevelState:
-    """One attention level in the running call; all hooks of the level share it.
+    """One attention level; all hooks of the level share it.
 
     Attributes:
-        merges: Whether the configuration merges on this level.
+        method: What merges on this level in the running call; None where nothing does.
         source_grid: Grid of the feature map that the level's next layers turn to tokens.
-        plan: Made by the level's first layer, used by all.
+        plans: Plans in use, by the name of the layer, or :data:`SHARED`.
+        planned_grid: Grid that they were made for.
+        protected: Tokens of the grid that must not go, bool (N,); None for none.
     """
 
-    merges: bool
+    method: Method | None = None
     source_grid: Grid | None = None
-    plan: Plan | None = None
+    plans: dict[str, Plan] = field(default_factory=dict)
+    planned_grid: Grid | None = None
+    protected: Tensor | None = None
+
+    def forget(self) -> None:
+        """Drop all plans."""
+        self.plans.clear()
+        self.planned_grid = None
 
 
 @dataclass(slots=True, eq=False)
 class MergeState:
     """Mutable state shared by the hooks of one denoiser.
 
-    A plan is made by the first layer of a level in a call of the denoiser and shared by the level's
-    other layers in that call. Nothing outlives the call, except the grids of its levels, for the
-    summary.
+    A plan is made by the first layer of a level and shared by the level's other layers. It lasts
+    for the call of the denoiser or, with ``refresh``, until the clock says that it is time for
+    another one. A call that fails leaves nothing behind.
 
     Attributes:
         config: What to merge; replaced as a whole by ``Handle.update``.
         levels: Every attention level of the denoiser.
         enabled: The user's switch.
         running: Whether a call of the denoiser is under way and merging is on in it.
-        in_flight: Plan of the attention layer that is running.
+        prepared: Whether :meth:`prepare` ran for the coming call.
+        in_flight: Plan of the layer that is running, and with scope ``block`` the tokens before and
+            after merging.
+        clock: Timesteps of the picture being drawn.
+        mask: Pixels or latents to protect, bool (height, width) on the CPU; None for none.
         seen: Grid of each level in the last call that merged; None before it. The keys never
             change, so that a compiled graph does not depend on whether a call came before.
     """
@@ -52,30 +72,102 @@ class MergeState:
     levels: dict[int, LevelState]
     enabled: bool = True
     running: bool = False
-    in_flight: Plan | None = None
+    prepared: bool = False
+    in_flight: tuple[Plan, Tensor | None, Tensor | None] | None = None
+    clock: Clock = field(default_factory=Clock)
+    mask: Tensor | None = None
     seen: dict[int, Grid | None] = field(default_factory=dict)
 
-    def begin(self, grids: dict[int, Grid]) -> None:
-        """Start a call of the denoiser: forget the last one and check the budget of every level."""
-        self.end()
-        if not self.enabled or self.config.method.ratio == 0:
-            return
-        for number, grid in grids.items():
-            if self.levels[number].merges:
-                self.config.method.num_removed(grid)
-        self.seen.update(grids)
-        self.running = True
+    @property
+    def needs_preparation(self) -> bool:
+        """Whether a call depends on more than its sizes, which the host has to look at first."""
+        return self.config.needs_timestep or self.mask is not None
 
-    def end(self) -> None:
-        """Forget everything of the call, however it ended."""
+    def protect(self, mask: Tensor | None) -> None:
+        """Protect other places from the next call on."""
+        self.mask = mask
+        for level in self.levels.values():
+            level.protected = None
+        self.forget()
+
+    def set_methods(self) -> None:
+        """Choose the methods of all levels for the clock's noise level."""
+        for number, level in self.levels.items():
+            method = self.config.method_at(number, self.clock.noise)
+            method = None if method is None or method.ratio == 0 else method
+            if method is not level.method:
+                level.method = method
+                level.forget()
+
+    def prepare(self, grids: dict[int, Grid], noise: float | None, source: object) -> None:
+        """Look at what a call depends on besides its sizes, before it begins.
+
+        Args:
+            grids: The grid of each level.
+            noise: The call's noise level, 1 for pure noise; None if nothing depends on it.
+            source: The object that the noise level was read from.
+
+        Raises:
+            ConfigError: Tokens cannot be protected as asked.
+        """
+        self.prepared = True
+        if noise is not None:
+            if self.clock.advance(noise, source, self.config.refresh):
+                self.forget()
+            self.set_methods()
+        for number, level in self.levels.items():
+            level.protected = None
+            if self.mask is not None and number in grids:
+                level.protected = protected_tokens(self.mask, grids[number])
+                for method in self.config.methods(number):
+                    method.check_protected(level.protected, grids[number])
+
+    def begin(self, grids: dict[int, Grid]) -> None:
+        """Start a call of the denoiser and check the budget of every level.
+
+        Raises:
+            BudgetError: A method that may merge on a level cannot reach its ratio there.
+            ConfigError: The call was not prepared, because the denoiser was called past the module
+                that retom was applied to.
+        """
+        if self.running or self.config.refresh is None:
+            self.forget()  # the last call never ended, or its plans were for it alone
+        prepared, self.prepared = self.prepared, False
+        self.running = False
+        self.in_flight = None
+        if not self.enabled:
+            return
+        if self.needs_preparation and not prepared:
+            raise ConfigError(
+                "Rules by noise, refresh, alternate and protect need a look at each call before it "
+                "starts, but the denoiser was called past the compiled module that retom was "
+                "applied to. Call that module, or apply retom to the denoiser itself."
+            )
+        for number, grid in grids.items():
+            for method in self.config.methods(number):
+                method.num_removed(grid)
+        if any(level.method is not None for level in self.levels.values()):
+            self.seen.update(grids)
+            self.running = True
+
+    def end(self, *, failed: bool = False) -> None:
+        """End a call; plans stay only where the configuration reuses them."""
         self.running = False
         self.in_flight = None
         for level in self.levels.values():
             level.source_grid = None
-            level.plan = None
+        if failed or self.config.refresh is None:
+            self.forget()
+        if failed:
+            self.clock.reset()
 
-    def plan_for(self, level: LevelState, tokens: Tensor) -> Plan | None:
-        """The plan of a level in this call, made from ``tokens`` (B, N, C) if there is none yet.
+    def forget(self) -> None:
+        """Drop all plans."""
+        for level in self.levels.values():
+            level.forget()
+
+    def plan_for(self, level: LevelState, layer: str, tokens: Tensor) -> Plan | None:
+        """The plan in use for a layer, made from ``tokens`` (B, N, C) if there is none yet.
 
         Returns:
             None where nothing is to remove.
@@ -83,14 +175,29 @@ class MergeState:
         Raises:
             ShapeError: ``tokens`` are not the tokens of the grid that was read.
         """
-        grid = level.source_grid
+        grid, method = level.source_grid, level.method
+        if method is None:
+            return None
         if grid is None or tokens.shape[1] != grid.num_tokens:
             raise ShapeError(
-                f"A self-attention layer got {tokens.shape[1]} tokens where the feature map in "
-                f"front of it is {grid}. Something between them changes the tokens; remove it, or "
-                "leave this level out with levels=."
+                f"A layer in scope {self.config.scope} got {tokens.shape[1]} tokens where the "
+                f"feature map in front of it is {grid}. Something between them changes the tokens; "
+                "remove it, or leave this level out with levels=."
             )
-        if level.plan is None or level.plan.batch_size != tokens.shape[0]:
-            method = self.config.method
-            level.plan = method.plan(tokens, grid) if method.num_removed(grid) else None
-        return level.plan
+        if method.num_removed(grid) == 0:
+            return None
+        if level.planned_grid != grid:
+            level.forget()
+            level.planned_grid = grid
+        key = SHARED if self.config.share == "level" else layer
+        plan = level.plans.get(key)
+        if plan is None or plan.batch_size != tokens.shape[0]:
+            plan = method.plan(tokens, grid, self._hints(level, tokens))
+            level.plans[key] = plan
+        return plan
+
+    def _hints(self, level: LevelState, tokens: Tensor) -> Hints:
+        protected = level.protected
+        if protected is not None:
+            protected = protected.to(tokens.device)
+        return Hints(protected=protected, turn=self.clock.turn % 2)

@@ -9,26 +9,38 @@ from retom.grid import Grid
 
 if TYPE_CHECKING:
     from retom.config import Config
-    from retom.models.layout import AttentionSite, Layout
+    from retom.models.layout import Layout, Site
+
+
+LAYERS = {
+    "attention": "self-attention",
+    "attention+mlp": "self-attention and MLP",
+    "block": "transformer block",
+    "kv": "self-attention",
+}
+"""What the FLOPs of a scope are those of."""
 
 
 @dataclass(frozen=True, slots=True)
 class LevelSummary:
-    """One attention level of the denoiser.
+    """One attention level of the denoiser, at some noise.
 
     Attributes:
         level: 0 for the largest grid.
         grid: Height and width in tokens.
-        layers: Self-attention layers on it.
+        layers: Transformer blocks on it.
+        noise: (low, high) of the noise levels that the row speaks of; (0, 1) is all of them.
         tokens: Tokens before merging.
         kept: Tokens after merging; equal to ``tokens`` where the level does not merge.
-        flops: Multiply-adds x 2 of these layers for one image un-merged: projections, QKᵀ and AV.
+        flops: Multiply-adds x 2 of the layers in scope for one image un-merged: projections, QKᵀ
+            and AV, with the MLP and the text attention's query and output where they are in scope.
         flops_kept: The same with ``kept`` tokens.
     """
 
     level: int
     grid: Grid
     layers: int
+    noise: tuple[float, float]
     tokens: int
     kept: int
     flops: int
@@ -36,7 +48,7 @@ class LevelSummary:
 
     @property
     def flops_saved(self) -> float:
-        """Share of the level's self-attention FLOPs that merging saves."""
+        """Share of the level's FLOPs in scope that merging saves."""
         return 1 - self.flops_kept / self.flops
 
 
@@ -50,7 +62,7 @@ class Summary:
         enabled: Whether it is switched on.
         seen: Whether the grids were seen in a call; else they are those of the model's default
             size.
-        levels: One row a level.
+        levels: One row a level, or one for each stretch of noise where rules tell them apart.
     """
 
     denoiser: str
@@ -61,9 +73,10 @@ class Summary:
 
     @property
     def flops_saved(self) -> float:
-        """Share of all self-attention FLOPs of the denoiser that merging saves."""
-        total = sum(level.flops for level in self.levels)
-        return 1 - sum(level.flops_kept for level in self.levels) / total if total else 0.0
+        """Share of the FLOPs in scope that merging saves, averaged evenly over noise levels."""
+        total = sum(row.flops * (row.noise[1] - row.noise[0]) for row in self.levels)
+        kept = sum(row.flops_kept * (row.noise[1] - row.noise[0]) for row in self.levels)
+        return 1 - kept / total if total else 0.0
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
@@ -75,30 +88,36 @@ class Summary:
             "levels": [
                 {**asdict(level), "flops_saved": level.flops_saved} for level in self.levels
             ],
-            "self_attention_flops_saved": self.flops_saved,
+            "flops_of": LAYERS[self.config.scope],
+            "flops_saved": self.flops_saved,
         }
 
     def __str__(self) -> str:
         method = self.config.method
+        layers = LAYERS[self.config.scope]
         where = "in the last call" if self.seen else "at the model's default size"
         state = "" if self.enabled else " (switched off)"
+        saved_title = f"{layers} FLOPs saved"
+        rules = len({row.noise for row in self.levels}) > 1
         lines = [
             f"{self.denoiser}: {method}, scope {self.config.scope}{state}; grids {where}",
-            f"{'level':>5}  {'grid':>9}  {'layers':>6}  {'tokens':>6}  {'kept':>6}  "
-            f"{'self-attention FLOPs saved':>26}",
+            f"{'level':>5}  {'grid':>9}  {'layers':>6}  {'noise':>9}  {'tokens':>6}  {'kept':>6}  "
+            f"{saved_title}",
         ]
         for row in self.levels:
             saved = f"{row.flops_saved:.0%}" if row.kept < row.tokens else "not merged"
+            noise = f"{row.noise[0]:g}-{row.noise[1]:g}"
             lines.append(
-                f"{row.level:>5}  {row.grid!s:>9}  {row.layers:>6}  {row.tokens:>6}  "
-                f"{row.kept:>6}  {saved:>26}"
+                f"{row.level:>5}  {row.grid!s:>9}  {row.layers:>6}  {noise:>9}  {row.tokens:>6}  "
+                f"{row.kept:>6}  {saved:>{len(saved_title)}}"
             )
         if not self.levels:
             lines.append(
                 "The model's configuration names no default size: run it once, then ask again."
             )
         else:
-            lines.append(f"All self-attention: {self.flops_saved:.0%} of the FLOPs saved.")
+            even = ", all noise levels counting alike" if rules else ""
+            lines.append(f"All {layers}: {self.flops_saved:.0%} of the FLOPs saved{even}.")
         return "\n".join(lines)
 
 
@@ -107,7 +126,6 @@ def summarise(
     config: Config,
     layout: Layout,
     *,
-    levels: frozenset[int],
     enabled: bool,
     seen: dict[int, Grid | None],
 ) -> Summary:
@@ -118,23 +136,30 @@ def summarise(
         if grid is None:
             continue
         sites = [site for site in layout.sites if site.level == level]
-        removed = config.method.num_removed(grid) if level in levels else 0
-        kept = grid.num_tokens - removed
-        rows.append(
-            LevelSummary(
-                level=level,
-                grid=grid,
-                layers=len(sites),
-                tokens=grid.num_tokens,
-                kept=kept,
-                flops=sum(_attention_flops(site, grid.num_tokens) for site in sites),
-                flops_kept=sum(_attention_flops(site, kept) for site in sites),
+        for noise in config.plateaus():
+            method = config.method_at(level, sum(noise) / 2)
+            kept = grid.num_tokens - (0 if method is None else method.num_removed(grid))
+            full, merged = (
+                sum(_flops(site, config.scope, grid.num_tokens, count) for site in sites)
+                for count in (grid.num_tokens, kept)
             )
-        )
+            rows.append(
+                LevelSummary(level, grid, len(sites), noise, grid.num_tokens, kept, full, merged)
+            )
     return Summary(denoiser, config, enabled, any(seen.values()), tuple(rows))
 
 
-def _attention_flops(site: AttentionSite, tokens: int) -> int:
-    """FLOPs of q, k, v and output projections, QKᵀ and AV for one image of ``tokens`` tokens."""
-    projections = 4 * 2 * tokens * site.channels * site.inner_channels
-    return projections + 2 * 2 * tokens * tokens * site.inner_channels
+def _flops(site: Site, scope: str, tokens: int, kept: int) -> int:
+    """FLOPs of a site's layers in scope for one image of ``tokens`` tokens, ``kept`` of them left.
+
+    The text attention's keys, values and products depend on the text's length and are left out.
+    """
+    asking = tokens if scope == "kv" else kept
+    projections = 2 * 2 * (asking + kept) * site.channels * site.inner_channels
+    products = 2 * 2 * asking * kept * site.inner_channels
+    weights = 0
+    if scope in ("attention+mlp", "block"):
+        weights += site.mlp_weights
+    if scope == "block":
+        weights += site.text_weights
+    return projections + products + 2 * kept * weights

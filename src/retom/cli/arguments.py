@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retom.allocation import ALLOCATIONS
-from retom.config import Config
+from retom.config import SCOPES, Config
 from retom.methods import METHODS
 from retom.plan import MERGE_MODES
+from retom.rules import method_to_dict
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from retom.config import Levels
+    from retom.rules import Levels
 
 _SEED_LIMIT = 2**64  # torch takes 64 bits
 
@@ -81,6 +82,19 @@ def levels(text: str) -> Levels:
     return tuple(int(part) for part in parts)
 
 
+def refresh(text: str) -> int | tuple[float, ...]:
+    """A whole number of steps, or noise levels with commas."""
+    if text.isdecimal():
+        return int(text)
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(
+            f"a whole number, or noise levels with commas such as 0.9,0.5 are needed, {text!r} was "
+            "given"
+        ) from error
+
+
 def prompt(text: str) -> str:
     """Text; bytes that are no text are refused here, before a tokenizer meets them."""
     try:
@@ -101,10 +115,11 @@ def config_of(options: argparse.Namespace) -> Config:
     """
     config = Config.load(options.config) if options.config else Config()
     if options.method is not None and options.method != config.method.name:
-        data = config.to_dict()
-        data["method"]["name"] = options.method
-        config = Config.from_dict(data)
-    names = ("ratio", "window", "allocation", "reach", "merge", "levels")
+        method = METHODS[options.method]()
+        kept = method_to_dict(config.method) if options.config else {}
+        kept.pop("name", None)
+        config = config.with_options(method=method).with_options(**kept)
+    names = ("ratio", "window", "allocation", "reach", "merge", "scope", "levels", "refresh")
     given: dict[str, Any] = {
         name: value for name in names if (value := getattr(options, name)) is not None
     }
@@ -150,7 +165,7 @@ def add_merging(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--window", type=height_by_width, metavar="HxW", help="tokens of a local window"
     )
-    group.add_argument("--allocation", choices=ALLOCATIONS, help="which tokens go")
+    group.add_argument("--allocation", choices=(*ALLOCATIONS, "multiscale"), help="which tokens go")
     group.add_argument(
         "--reach",
         type=whole_number(0),
@@ -158,6 +173,13 @@ def add_merging(group: argparse._ArgumentGroup) -> None:
         help="windows a token may look around",
     )
     group.add_argument("--merge", choices=MERGE_MODES, help="how tokens become one")
+    group.add_argument("--scope", choices=SCOPES, help="which layers run on fewer tokens")
+    group.add_argument(
+        "--refresh",
+        type=refresh,
+        metavar="N",
+        help="renew plans at every Nth step, or at noise levels such as 0.9,0.5",
+    )
     group.add_argument(
         "--levels",
         type=levels,

@@ -4,17 +4,30 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
 
+from retom.methods.average_pool import AveragePool
 from retom.methods.random_representative import RandomRepresentative
 from retom.methods.retom import ReToM
+from retom.methods.todo import ToDo
+from retom.methods.tome import ToMe
 from retom.methods.window_corner import WindowCorner
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from retom.grid import Grid
+    from retom.hints import Hints
     from retom.plan import Plan
 
-__all__ = ["METHODS", "Method", "RandomRepresentative", "ReToM", "WindowCorner"]
+__all__ = [
+    "METHODS",
+    "AveragePool",
+    "Method",
+    "RandomRepresentative",
+    "ReToM",
+    "ToDo",
+    "ToMe",
+    "WindowCorner",
+]
 
 
 @runtime_checkable
@@ -32,12 +45,15 @@ class Method(Protocol):
         """Tokens that a plan for ``grid`` removes; never depends on data."""
         ...
 
-    def plan(self, x: Tensor, grid: Grid) -> Plan:
+    def check_protected(self, protected: Tensor, grid: Grid) -> None:
+        """Raise ConfigError if the tokens of a mask, bool (N,), cannot be protected."""
+        ...
+
+    def plan(self, x: Tensor, grid: Grid, hints: Hints) -> Plan:
         """Decide which tokens of ``x`` (B, N, C) merge into which."""
         ...
 
 
-METHODS: dict[str, type[Method]] = {
-    method.name: method for method in (ReToM, RandomRepresentative, WindowCorner)
-}
+_ALL = (ReToM, RandomRepresentative, WindowCorner, AveragePool, ToMe, ToDo)
+METHODS: dict[str, type[Method]] = {method.name: method for method in _ALL}
 """Every shipped method by its name in configurations."""

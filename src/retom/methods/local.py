@@ -7,13 +7,22 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 
-from retom.allocation import ALLOCATIONS, Allocation, allocate, num_removed
-from retom.errors import ConfigError, ShapeError
+from retom.allocation import (
+    ALLOCATIONS,
+    Allocation,
+    allocate,
+    eligible_slots,
+    most_removable,
+    num_removed,
+)
+from retom.errors import BudgetError, ConfigError, ShapeError
 from retom.grid import Grid, Windows, check_window
+from retom.hints import NO_HINTS, Hints
+from retom.multiscale import TwoScales, allocate_two_scales
 from retom.plan import MERGE_MODES, MergeMode, Plan
 from retom.representative import nearest_representative, unit_tokens
 
@@ -31,11 +40,14 @@ class LocalMethod(ABC):
         window: (height, width) of a window in tokens. Windows at the right and bottom edge are
             smaller where the grid does not divide.
         allocation: Which tokens go: ``similarity``, ``coherence`` or ``uniform``, see
-            :func:`retom.allocation.allocate`.
+            :func:`retom.allocation.allocate`; or ``multiscale``: windows of twice the height and
+            width collapse where tokens are most alike, see :mod:`retom.multiscale`.
         reach: How many windows away a token may find its representative: 0 only in its own window,
             1 in the 3x3 windows around it, and so on.
         merge: How members become one token: ``mean``, ``representative`` or ``norm_mean``, see
             :class:`retom.plan.Plan`.
+        alternate: Shift the windows by half a window whenever plans are renewed in a generation,
+            and back, so that no fixed grid prints through.
 
     Raises:
         ConfigError: An option is out of its range.
@@ -45,9 +57,10 @@ class LocalMethod(ABC):
 
     ratio: float = 0.5
     window: tuple[int, int] = (2, 2)
-    allocation: Allocation = "similarity"
+    allocation: Allocation | Literal["multiscale"] = "similarity"
     reach: int = 0
     merge: MergeMode = "mean"
+    alternate: bool = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.ratio, (int, float)) or isinstance(self.ratio, bool):  # pyright: ignore[reportUnnecessaryIsInstance]
@@ -58,13 +71,20 @@ class LocalMethod(ABC):
                 f"{self.ratio} was given. Use 0.5 to remove half of them."
             )
         object.__setattr__(self, "window", check_window(self.window))
-        self._check_choice("allocation", self.allocation, ALLOCATIONS)
+        self._check_choice("allocation", self.allocation, (*ALLOCATIONS, "multiscale"))
         self._check_choice("merge", self.merge, MERGE_MODES)
         if type(self.reach) is not int or self.reach < 0:
             raise ConfigError(
                 "reach is a number of windows, a whole number of at least 0; "
                 f"{self.reach!r} was given."
             )
+        if self.allocation == "multiscale" and self.reach:
+            raise ConfigError(
+                "allocation='multiscale' needs reach=0: a representative around a token may vanish "
+                f"in a large window; reach={self.reach} was given."
+            )
+        if type(self.alternate) is not bool:
+            raise ConfigError(f"alternate is True or False; {self.alternate!r} was given.")
 
     def num_removed(self, grid: Grid) -> int:
         """Tokens that a plan for ``grid`` removes, R: a function of sizes alone.
@@ -72,10 +92,38 @@ class LocalMethod(ABC):
         Raises:
             BudgetError: The windows of ``grid`` cannot give up that many tokens.
         """
-        return num_removed(self.ratio, Windows(grid, *self.window))
+        partitions = self._partitions(grid)
+        most = min(self._most(windows) for windows in partitions)
+        return num_removed(self.ratio, partitions[0], most)
+
+    def check_protected(self, protected: Tensor, grid: Grid) -> None:
+        """Refuse a mask that leaves too few tokens that may go.
+
+        Args:
+            protected: Tokens that must not go, bool (N,), on the CPU.
+            grid: Height and width of the tokens.
+
+        Raises:
+            ConfigError: The allocation cannot protect tokens.
+            BudgetError: The mask protects too many.
+        """
+        if self.allocation == "multiscale":
+            raise ConfigError(
+                "allocation='multiscale' cannot protect tokens: large windows collapse as a whole. "
+                "Use allocation='similarity'."
+            )
+        budget = self.num_removed(grid)
+        most = min(most_removable(windows, protected) for windows in self._partitions(grid))
+        if budget > most:
+            raise BudgetError(
+                f"ratio {self.ratio:g} asks to remove {budget} of the {grid.num_tokens} tokens of "
+                f"a {grid} grid, but with {int(protected.sum())} of them protected windows of "
+                f"{self.window[0]}x{self.window[1]} can give up {most} at most. Lower the ratio, "
+                "use a larger window or protect less."
+            )
 
     @torch.no_grad()
-    def plan(self, x: Tensor, grid: Grid) -> Plan:
+    def plan(self, x: Tensor, grid: Grid, hints: Hints = NO_HINTS) -> Plan:
         """Decide which tokens of ``x`` merge into which.
 
         Args:
@@ -83,6 +131,8 @@ class LocalMethod(ABC):
                 Similarities are computed in float32; ``x`` is not modified and no gradient flows
                 through choices.
             grid: Height and width of the tokens.
+            hints: Tokens that must not go, and the turn. Whether enough may go is not checked here,
+                where it would make the host wait, but by :meth:`check_protected`.
 
         Returns:
             A plan with exactly N - ``num_removed(grid)`` kept tokens for every item of the batch,
@@ -97,25 +147,52 @@ class LocalMethod(ABC):
                 f"A plan for a {grid} grid needs tokens of shape (batch, {grid.num_tokens}, "
                 f"channels); {tuple(x.shape)} was given."
             )
-        windows = Windows(grid, *self.window)
-        budget = num_removed(self.ratio, windows)
-        unit = unit_tokens(x, windows)
-        representative = self.elect(unit, windows)
-        target, similarity = nearest_representative(unit, representative, windows, self.reach)
-        removed = allocate(self.allocation, similarity, windows, budget)
-        return Plan.build(removed, windows.token_order(target), self.merge)
+        budget = self.num_removed(grid)
+        partitions = self._partitions(grid)
+        windows = partitions[hints.turn % len(partitions)]
+        fine = self._candidates(x, windows, hints)
+        if self.allocation == "multiscale":
+            scales = TwoScales(windows)
+            coarse = self._candidates(x, scales.coarse, hints)
+            removed, target = allocate_two_scales(scales, fine, coarse, budget)
+        else:
+            removed = allocate(self.allocation, fine[1], windows, budget)
+            target = windows.token_order(fine[0])
+        return Plan.build(removed, target, self.merge)
 
     @abstractmethod
-    def elect(self, unit: Tensor, windows: Windows) -> Tensor:
+    def elect(self, unit: Tensor, windows: Windows, eligible: Tensor | None) -> Tensor:
         """Elect one representative a window.
 
         Args:
             unit: Unit tokens in window order, float32 (B, num_windows, window_area, C).
             windows: The partition.
+            eligible: Which slots may be elected, bool (num_windows, window_area), None for all.
 
         Returns:
             Slot of the representative in each window, int64 (B, num_windows).
         """
+
+    def _candidates(self, x: Tensor, windows: Windows, hints: Hints) -> tuple[Tensor, Tensor]:
+        """The representative that each token would join, and the similarity to it."""
+        if hints.protected is not None:
+            eligible = eligible_slots(windows, hints.protected)
+        else:
+            eligible = windows.valid(x.device) if windows.is_ragged else None
+        unit = unit_tokens(x, windows)
+        representative = self.elect(unit, windows, eligible)
+        return nearest_representative(unit, representative, windows, self.reach, eligible)
+
+    def _partitions(self, grid: Grid) -> tuple[Windows, ...]:
+        """The partitions that take turns."""
+        windows = Windows(grid, *self.window)
+        return (windows, windows.shifted()) if self.alternate else (windows,)
+
+    def _most(self, windows: Windows) -> int:
+        """Tokens that can go at most."""
+        if self.allocation == "multiscale":
+            return TwoScales(windows).most
+        return most_removable(windows)
 
     @staticmethod
     def _check_choice(option: str, value: object, allowed: tuple[str, ...]) -> None:

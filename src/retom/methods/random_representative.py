@@ -38,9 +38,10 @@ class RandomRepresentative(LocalMethod):
         if type(self.seed) is not int or self.seed < 0:
             raise ConfigError(f"seed is a whole number of at least 0; {self.seed!r} was given.")
 
-    def elect(self, unit: Tensor, windows: Windows) -> Tensor:
+    def elect(self, unit: Tensor, windows: Windows, eligible: Tensor | None) -> Tensor:
         """The slot of the highest of the window's random numbers."""
         generator = torch.Generator().manual_seed(self.seed)
         draw = torch.rand((windows.count, windows.area), generator=generator).to(unit.device)
-        draw = draw.masked_fill(~windows.valid(unit.device), -torch.inf)
+        if eligible is not None:
+            draw = draw.masked_fill(~eligible, -torch.inf)
         return draw.argmax(dim=-1).expand(unit.shape[0], -1)

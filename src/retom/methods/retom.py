@@ -32,6 +32,6 @@ class ReToM(LocalMethod):
 
     name: ClassVar[str] = "retom"
 
-    def elect(self, unit: Tensor, windows: Windows) -> Tensor:
+    def elect(self, unit: Tensor, windows: Windows, eligible: Tensor | None) -> Tensor:
         """See :func:`retom.representative.most_similar_on_average`."""
-        return most_similar_on_average(unit, windows)
+        return most_similar_on_average(unit, windows, eligible)

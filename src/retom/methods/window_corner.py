@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 
 from retom.methods.local import LocalMethod
+from retom.representative import first_eligible
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,6 +26,8 @@ class WindowCorner(LocalMethod):
 
     name: ClassVar[str] = "window_corner"
 
-    def elect(self, unit: Tensor, windows: Windows) -> Tensor:
-        """The first slot of every window, which is never beyond the edge."""
-        return torch.zeros(unit.shape[:2], dtype=torch.int64, device=unit.device)
+    def elect(self, unit: Tensor, windows: Windows, eligible: Tensor | None) -> Tensor:
+        """The first slot of every window that may be elected."""
+        if eligible is None:
+            return torch.zeros(unit.shape[:2], dtype=torch.int64, device=unit.device)
+        return first_eligible(eligible).expand(unit.shape[0], -1)

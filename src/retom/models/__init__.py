@@ -15,25 +15,33 @@ if TYPE_CHECKING:
 _DENOISER_NAMES = ("unet", "transformer")
 
 
-def find_denoiser(target: object) -> nn.Module:
-    """The network that is called at every step: ``target`` itself, or the pipeline's.
-
-    A module compiled with ``torch.compile`` is looked through to the original.
+def find_entry(target: object) -> nn.Module:
+    """The module that is called at every step: ``target`` itself, or the pipeline's.
 
     Raises:
         UnsupportedModelError: ``target`` is neither a module nor a pipeline with one.
     """
-    module = target
-    if not isinstance(module, nn.Module):
-        held = [getattr(target, name, None) for name in _DENOISER_NAMES]
-        module = next((part for part in held if isinstance(part, nn.Module)), None)
-        if module is None:
-            raise UnsupportedModelError(
-                f"retom applies to a diffusers pipeline or to its denoiser (a torch module); "
-                f"{type(target).__name__} is neither: it has no module named "
-                f"{' or '.join(_DENOISER_NAMES)}."
-            )
-    return cast("nn.Module", getattr(module, "_orig_mod", module))
+    if isinstance(target, nn.Module):
+        return target
+    held = [getattr(target, name, None) for name in _DENOISER_NAMES]
+    module = next((part for part in held if isinstance(part, nn.Module)), None)
+    if module is None:
+        raise UnsupportedModelError(
+            f"retom applies to a diffusers pipeline or to its denoiser (a torch module); "
+            f"{type(target).__name__} is neither: it has no module named "
+            f"{' or '.join(_DENOISER_NAMES)}."
+        )
+    return module
+
+
+def find_denoiser(target: object) -> nn.Module:
+    """The network itself: the entry, or what ``torch.compile`` wrapped to make it.
+
+    Raises:
+        UnsupportedModelError: ``target`` is neither a module nor a pipeline with one.
+    """
+    entry = find_entry(target)
+    return cast("nn.Module", getattr(entry, "_orig_mod", entry))
 
 
 def layout_of(denoiser: nn.Module) -> Layout:
@@ -51,7 +59,7 @@ def layout_of(denoiser: nn.Module) -> Layout:
         )
     layout = unet_layout(denoiser)
     if not layout.sites:
-        stages = [type(s).__name__ for s in (*denoiser.down_blocks, *denoiser.up_blocks)]  # pyright: ignore
+        stages = [type(s).__name__ for s in _stages(denoiser)]
         raise UnsupportedModelError(
             f"This {type(denoiser).__name__} has no self-attention on image tokens that retom "
             "knows (BasicTransformerBlock inside Transformer2DModel), so nothing would merge. Its "
@@ -60,4 +68,9 @@ def layout_of(denoiser: nn.Module) -> Layout:
     return layout
 
 
-__all__ = ["find_denoiser", "layout_of"]
+def _stages(denoiser: nn.Module) -> tuple[nn.Module, ...]:
+    down, up = (getattr(denoiser, name, ()) for name in ("down_blocks", "up_blocks"))
+    return cast("tuple[nn.Module, ...]", (*down, *up))
+
+
+__all__ = ["find_denoiser", "find_entry", "layout_of"]

@@ -16,25 +16,33 @@ GridsOf = Callable[["Tensor"], dict[int, "Grid"]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class AttentionSite:
-    """One self-attention layer whose input and output are tokens (B, N, C).
+class Site:
+    """One transformer block whose self-attention and MLP work on tokens (B, N, C).
 
     Attributes:
-        name: Qualified name of the layer in the denoiser.
-        attention: The layer.
+        name: Qualified name of its self-attention in the denoiser.
+        block: The whole block: tokens in, tokens out, a sum of its input and what its layers add.
+        attention: Its self-attention.
+        mlp: Its MLP; None where there is none.
         grid_source: The module whose first input is the feature map (B, C, height, width) that
-            becomes the layer's tokens: the one place where the grid is known.
+            becomes the block's tokens: the one place where the grid is known.
         level: Attention level, 0 for the largest grid.
         channels: Channels of a token.
-        inner_channels: Channels of all heads together.
+        inner_channels: Channels of all heads of the self-attention together.
+        mlp_weights: Weights of the MLP that every token meets.
+        text_weights: Weights of the text attention that every token meets: query and output.
     """
 
     name: str
+    block: nn.Module
     attention: nn.Module
+    mlp: nn.Module | None
     grid_source: nn.Module
     level: int
     channels: int
     inner_channels: int
+    mlp_weights: int
+    text_weights: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,7 +57,7 @@ class Layout:
             none.
     """
 
-    sites: tuple[AttentionSite, ...]
+    sites: tuple[Site, ...]
     grids: GridsOf
     default_grids: dict[int, Grid] | None
 

@@ -1,5 +1,7 @@
 """Facts about UNet2DConditionModel: Stable Diffusion 1.x and 2.x, SDXL, Kolors and their like.
 
+A ControlNet for them is the same down to the middle, and has no way up.
+
 Classes are recognised by name, so that importing this loads no diffusers and absent versions do no
 harm.
 """
@@ -8,17 +10,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from retom.grid import Grid
-from retom.models.layout import AttentionSite, Layout
+from retom.models.layout import Layout, Site
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from torch import Tensor, nn
 
-DENOISER = "UNet2DConditionModel"
+DENOISERS = {"UNet2DConditionModel", "ControlNetModel"}
 GRID_SOURCE = "Transformer2DModel"
 BLOCK = "BasicTransformerBlock"
 
@@ -30,7 +32,7 @@ def class_names(module: object) -> set[str]:
 
 def is_unet(module: nn.Module) -> bool:
     """Whether this file speaks of ``module``."""
-    return DENOISER in class_names(module)
+    return not DENOISERS.isdisjoint(class_names(module))
 
 
 def unet_layout(unet: nn.Module) -> Layout:
@@ -41,17 +43,7 @@ def unet_layout(unet: nn.Module) -> Layout:
     found = list(_blocks(unet))
     depths = sorted({block.depth for block in found})
     level_of = {depth: level for level, depth in enumerate(depths)}
-    sites = tuple(
-        AttentionSite(
-            name=f"{block.name}.attn1",
-            attention=cast("nn.Module", block.module.attn1),
-            grid_source=block.grid_source,
-            level=level_of[block.depth],
-            channels=int(block.module.attn1.to_q.in_features),  # pyright: ignore
-            inner_channels=int(block.module.attn1.to_q.out_features),  # pyright: ignore
-        )
-        for block in found
-    )
+    sites = tuple(_site(block, level_of[block.depth]) for block in found)
     predict = partial(_grids, depths=tuple(depths))
     size = getattr(getattr(unet, "config", None), "sample_size", None)
     default = None
@@ -69,10 +61,34 @@ class _Block:
     depth: int
 
 
+def _site(block: _Block, level: int) -> Site:
+    attention = cast("Any", block.module.attn1)
+    text = cast("Any", getattr(block.module, "attn2", None))
+    mlp = cast("nn.Module | None", getattr(block.module, "ff", None))
+    mlp_weights = 0
+    if mlp is not None:
+        mlp_weights = sum(p.numel() for n, p in mlp.named_parameters() if n.endswith("weight"))
+    text_weights = 0
+    if text is not None:
+        text_weights = text.to_q.weight.numel() + text.to_out[0].weight.numel()
+    return Site(
+        name=f"{block.name}.attn1",
+        block=block.module,
+        attention=attention,
+        mlp=mlp,
+        grid_source=block.grid_source,
+        level=level,
+        channels=int(attention.to_q.in_features),
+        inner_channels=int(attention.to_q.out_features),
+        mlp_weights=mlp_weights,
+        text_weights=text_weights,
+    )
+
+
 def _blocks(unet: nn.Module) -> Iterator[_Block]:
     """Transformer blocks with self-attention; depth counts the halvings before them."""
     down = list(cast("Iterable[nn.Module]", unet.down_blocks))
-    up = list(cast("Iterable[nn.Module]", unet.up_blocks))
+    up = list(cast("Iterable[nn.Module]", getattr(unet, "up_blocks", ())))
     mid = cast("nn.Module | None", unet.mid_block)
     stages = [(f"down_blocks.{i}", stage, i) for i, stage in enumerate(down)]
     stages += [("mid_block", mid, len(down) - 1)] if mid is not None else []

@@ -1,0 +1,71 @@
+"""When plans are made anew: the timesteps of a generation, and where one begins.
+
+A denoiser is called without being told which picture it works on. Timesteps fall while a picture
+is drawn, so a timestep that rises begins another one, whatever scheduler runs and wherever
+image-to-image starts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+Refresh = int | tuple[float, ...] | None
+
+
+@dataclass(slots=True, eq=False)
+class Clock:
+    """Follows the calls of one denoiser.
+
+    Attributes:
+        noise: Noise level of the running call, 1 for pure noise; None before the first.
+        turn: At how many timesteps of this generation plans were renewed, after the first.
+    """
+
+    noise: float | None = None
+    turn: int = 0
+    _source: object = None
+    _fell: bool = False
+    _steps: int = 0
+
+    def reset(self) -> None:
+        """Begin another generation with the next call."""
+        self.noise, self.turn = None, 0
+        self._source, self._fell, self._steps = None, False, 0
+
+    def advance(self, noise: float, source: object, refresh: Refresh) -> bool:
+        """Note a call of the denoiser.
+
+        A timestep that comes again is the same step: calls for the two halves of guidance, or a
+        second evaluation by the scheduler. Before any timestep has fallen it might as well be the
+        next picture of a one-step model; then it is the same step only if the very same object
+        says so, as in one turn of a pipeline's loop.
+
+        Args:
+            noise: Noise level, 1 for pure noise.
+            source: The object that the timestep was read from.
+            refresh: When plans are renewed: None in every call, a whole number n at every n-th
+                timestep, noise levels at the first timestep at or below each of them.
+
+        Returns:
+            Whether plans are to be made anew in this call.
+        """
+        before, previous = self.noise, self._source
+        self.noise, self._source = noise, source
+        repeats = noise == before and (self._fell or source is previous)
+        if before is None or noise > before or (noise == before and not repeats):
+            self.turn, self._fell, self._steps = 0, False, 0
+            return True
+        if repeats:
+            return refresh is None
+        self._fell = True
+        self._steps += 1
+        due = self._is_due(before, noise, refresh)
+        self.turn += due
+        return due
+
+    def _is_due(self, before: float, noise: float, refresh: Refresh) -> bool:
+        if refresh is None:
+            return True
+        if isinstance(refresh, int):
+            return self._steps % refresh == 0
+        return any(noise <= level < before for level in refresh)

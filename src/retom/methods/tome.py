@@ -1,0 +1,105 @@
+"""ToMe for Stable Diffusion (Bolya and Hoffman 2023, arXiv:2303.17604), the baseline of the paper.
+
+Written from the paper's description; `tests/test_method_tome.py` compares the assignment with that
+of the authors' package.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+
+from retom.allocation import num_removed
+from retom.errors import ConfigError, ShapeError
+from retom.grid import Grid, Windows, check_window
+from retom.hints import NO_HINTS, Hints
+from retom.plan import Plan
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class ToMe:
+    """Bipartite matching over the whole grid: any token may join the best of the destinations.
+
+    One token of every window is a destination, here the first, which is what the authors' package
+    does with ``use_rand=False``. Each other token finds the most similar destination anywhere, and
+    the R best pairs merge by their mean. That is a similarity matrix of 3/4 N x 1/4 N: O(N² C).
+
+    Args:
+        ratio: Fraction of the tokens to remove, 0 <= ratio < 1.
+        window: (height, width) of the windows that hold one destination each.
+
+    Raises:
+        ConfigError: An option is out of its range.
+    """
+
+    name: ClassVar[str] = "tome"
+
+    ratio: float = 0.5
+    window: tuple[int, int] = (2, 2)
+
+    def __post_init__(self) -> None:
+        if type(self.ratio) not in (int, float) or not 0 <= self.ratio < 1:
+            raise ConfigError(
+                "ratio is the fraction of the tokens to remove, at least 0 and less than 1; "
+                f"{self.ratio!r} was given. Use 0.5 to remove half of them."
+            )
+        object.__setattr__(self, "window", check_window(self.window))
+
+    def num_removed(self, grid: Grid) -> int:
+        """Tokens that a plan for ``grid`` removes, R = floor(ratio N).
+
+        Raises:
+            BudgetError: There are not so many tokens beside the destinations.
+        """
+        return num_removed(self.ratio, Windows(grid, *self.window), self._most(grid))
+
+    def check_protected(self, protected: Tensor, grid: Grid) -> None:
+        """Refuse: matching over the whole grid has no place to protect tokens.
+
+        Raises:
+            ConfigError: Always.
+        """
+        raise ConfigError("ToMe cannot protect tokens. Use retom.ReToM, or protect(None).")
+
+    @torch.no_grad()
+    def plan(self, x: Tensor, grid: Grid, hints: Hints = NO_HINTS) -> Plan:
+        """Decide which tokens of ``x`` (B, N, C) merge into which.
+
+        Similarities are cosines in float32; ties go to the lowest index.
+
+        Raises:
+            ShapeError: ``x`` does not have ``grid.num_tokens`` tokens.
+            BudgetError: The ratio is out of reach.
+        """
+        if x.ndim != 3 or x.shape[1] != grid.num_tokens:
+            raise ShapeError(
+                f"A plan for a {grid} grid needs tokens of shape (batch, {grid.num_tokens}, "
+                f"channels); {tuple(x.shape)} was given."
+            )
+        budget = self.num_removed(grid)
+        first = self._destinations(grid, x.device)
+        unit = torch.nn.functional.normalize(x.float(), dim=-1)
+        similarity = unit @ unit[:, first].transpose(1, 2)
+        best = similarity.max(dim=-1)
+        stays = torch.zeros(grid.num_tokens, dtype=torch.bool, device=x.device)
+        stays[first] = True
+        score = best.values.masked_fill(stays, -torch.inf)
+        removed = torch.sort(score, dim=1, descending=True, stable=True).indices[:, :budget]
+        return Plan.build(removed, first[best.indices], "mean")
+
+    def _destinations(self, grid: Grid, device: torch.device) -> Tensor:
+        """The first token of every whole window; what a ragged edge leaves over only joins."""
+        height, width = self.window
+        rows = torch.arange(grid.height // height, device=device) * height
+        columns = torch.arange(grid.width // width, device=device) * width
+        return (rows[:, None] * grid.width + columns).reshape(-1)
+
+    def _most(self, grid: Grid) -> int:
+        height, width = self.window
+        destinations = (grid.height // height) * (grid.width // width)
+        return grid.num_tokens - destinations if destinations else 0
