@@ -2,4 +2,5 @@
 
 Run from ``packages/retom-emoji`` as ``python -m recipe <stage> --preset cpu --work DIR``.
 The stages are, in order: download, render, autoencoder, text, denoiser, export, samples.
+``verify`` checks the pictures; ``pack`` and ``gpu`` are for training elsewhere, without a network.
 """

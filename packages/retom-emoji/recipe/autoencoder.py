@@ -13,6 +13,8 @@ thumbnail lacks.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -22,18 +24,21 @@ from torch import Tensor
 from torch.nn import functional
 
 from . import compose, render
+from .concepts import Split
 from .ema import Ema
 from .loop import Loop, move, set_rate
 from .preset import AutoencoderSettings, Preset
+from .scenes import Scenes
 
 EDGE_WEIGHT = 0.5
 COLOUR_WEIGHT = 2.0
 THUMBNAIL_WEIGHT = 4.0
 MOMENT_WEIGHT = 0.05
-LATENT_NOISE = 0.05
 COLOUR_CHANNELS = 3
 SPREAD = 0.5
 """Standard deviation of a thumbnail's values in [-1, 1], and so of the other channels too."""
+MEASURED = 64
+"""Pictures of each split that the reconstruction is measured on, at most."""
 
 
 def build(settings: AutoencoderSettings) -> AutoencoderTiny:
@@ -54,12 +59,10 @@ def to_tensor(pictures: list[compose.Picture]) -> Tensor:
     return stacked.float().div_(127.5).sub_(1)
 
 
-def crops(
-    art: render.Art, count: int, settings: AutoencoderSettings, rng: np.random.Generator
-) -> Tensor:
-    """Draw crops of composites of all sizes."""
+def crops(art: render.Art, settings: AutoencoderSettings, rng: np.random.Generator) -> Tensor:
+    """Draw a batch of crops of composites of all sizes."""
     out: list[compose.Picture] = []
-    for _ in range(count):
+    for _ in range(settings.batch):
         size = int(rng.choice(settings.sizes))
         rgba = art.rgba[int(rng.integers(len(art.rgba)))]
         background = compose.random_background(rng)
@@ -131,13 +134,54 @@ def normalise(model: AutoencoderTiny, pictures: Tensor) -> None:
     print(f"autoencoder: scale {scale:.4f} means {means} spreads {spread}", flush=True)
 
 
-def run(preset: Preset, work: Path, device: torch.device, *, minutes: float | None) -> None:
-    """Train, measure on held-out art and save ``autoencoder/`` in the work folder."""
+def batches(
+    everything: render.Art, settings: AutoencoderSettings, device: torch.device, seed: int
+) -> Iterator[Tensor]:
+    """Yield training pictures: crops made on the CPU, or scenes composed on the device."""
+    if settings.sizes:
+        rng = np.random.default_rng(seed)
+        art = everything.subset("trained")
+        while True:
+            yield crops(art, settings, rng).to(device)
+    scenes = Scenes(everything, "trained", device, seed)
+    while True:
+        yield scenes.compose(scenes.singles(settings.batch, settings.scales), settings.crop)
+
+
+def measured(everything: render.Art, split: Split, preset: Preset) -> Tensor:
+    """Compose the 128 px pictures the autoencoder is measured on.
+
+    Of a list of concepts these are the first; without a list, some of every style.
+    """
+    rng = np.random.default_rng(preset.seed + 1)
+    rows = everything.rows(split)
+    if not preset.concepts:
+        rows = rows[:: max(1, len(rows) // MEASURED)]
+    pictures = [
+        compose.compose(
+            everything.rgba[row], compose.random_background(rng), 128, rng, scales=(0.6, 1.0)
+        )
+        for row in rows[:MEASURED]
+    ]
+    return to_tensor(pictures)
+
+
+def run(
+    preset: Preset,
+    work: Path,
+    device: torch.device,
+    *,
+    minutes: float | None,
+    deadline: float = math.inf,
+) -> bool:
+    """Train, measure on held-out art and save ``autoencoder/`` in the work folder.
+
+    Returns:
+        Whether the budget is used up, rather than the deadline reached.
+    """
     settings = preset.autoencoder
     torch.manual_seed(preset.seed)
-    rng = np.random.default_rng(preset.seed)
     everything = render.load(work)
-    art = everything.subset("trained")
     model = build(settings)
     move(model, device)
     optimizer = torch.optim.AdamW(
@@ -151,14 +195,16 @@ def run(preset: Preset, work: Path, device: torch.device, *, minutes: float | No
         modules={"autoencoder": model},
         optimizer=optimizer,
         ema=ema,
+        deadline=deadline,
     )
     loop.restore()
+    source = batches(everything, settings, device, preset.seed + loop.step)
     while not loop.done:
         set_rate(optimizer, step=loop.step, fraction=loop.fraction, warmup=50)
-        batch = crops(art, settings.batch, settings, rng).to(device)
+        batch = next(source)
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             latents = encode(model, batch)
-            noisy = latents + LATENT_NOISE * torch.randn_like(latents)
+            noisy = latents + settings.noise * torch.randn_like(latents)
             decoded = decode(model, noisy).float()
         loss = functional.l1_loss(decoded, batch) + EDGE_WEIGHT * edge_loss(decoded, batch)
         loss = loss + COLOUR_WEIGHT * colour_loss(decoded, batch)
@@ -173,15 +219,10 @@ def run(preset: Preset, work: Path, device: torch.device, *, minutes: float | No
     loop.save()
     with ema.swapped():
         model.eval()
-        rng = np.random.default_rng(preset.seed + 1)
-        for split in ("trained", "held_out"):
-            part = everything.subset(split)
-            pictures = [
-                compose.compose(rgba, compose.random_background(rng), 128, rng, scales=(0.6, 1.0))
-                for rgba in part.rgba[:64]
-            ]
-            batch = to_tensor(pictures).to(device)
-            print(f"autoencoder: {split} PSNR {psnr(model, batch):.2f} dB", flush=True)
-            if split == "trained":
-                normalise(model, batch)
+        held_out = psnr(model, measured(everything, "held_out", preset).to(device))
+        print(f"autoencoder: held_out PSNR {held_out:.2f} dB", flush=True)
+        batch = measured(everything, "trained", preset).to(device)
+        print(f"autoencoder: trained PSNR {psnr(model, batch):.2f} dB", flush=True)
+        normalise(model, batch)
         model.save_pretrained(work / "autoencoder")
+    return loop.finished

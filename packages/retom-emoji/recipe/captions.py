@@ -6,13 +6,20 @@ a prompt may leave either out.
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 
 from .compose import Background
 from .concepts import Concept
 
 STYLE = "fluent 3d emoji"
+"""The style examples ask for."""
 TAGGED = 0.25
+RENAMED = 0.15
+"""Share of a large set's captions that call the object by one of its tags."""
+UNSTYLED = 0.1
+"""Share of a large set's captions that leave the style open."""
 BACKGROUND_NAMED = 0.85
 """Share of captions that name the background. One that is not named is noise in what is learned:
 half of the picture cannot be foretold."""
@@ -33,18 +40,46 @@ def with_article(label: str) -> str:
     return f"{'an' if vowel else 'a'} {label}"
 
 
-def prompt(label: str, *, tags: tuple[str, ...] = (), background: str | None = None) -> str:
+def prompt(
+    label: str,
+    *,
+    tags: tuple[str, ...] = (),
+    style: str | None = STYLE,
+    background: str | None = None,
+) -> str:
     """Write the caption of one picture.
 
     Args:
         label: What is shown.
         tags: Further words for it.
+        style: Words for the style, or nothing to leave it open.
         background: Name of the background's colour, or nothing to leave it open.
     """
-    parts = [with_article(label), *tags, STYLE]
+    return _join(with_article(label), *tags, style=style, background=background)
+
+
+def pair_prompt(
+    first: str,
+    relation: str,
+    second: str,
+    *,
+    style: str | None = STYLE,
+    background: str | None = None,
+) -> str:
+    """Write the caption of a picture of two objects.
+
+    >>> pair_prompt("red apple", "next to", "banana", background="blue")
+    'a red apple next to a banana, fluent 3d emoji, on a blue background'
+    """
+    objects = f"{with_article(first)} {relation} {with_article(second)}"
+    return _join(objects, style=style, background=background)
+
+
+def _join(*parts: str, style: str | None, background: str | None) -> str:
+    out = [*parts, style] if style else [*parts]
     if background is not None:
-        parts.append(f"on {with_article(background)} background")
-    return ", ".join(parts)
+        out.append(f"on {with_article(background)} background")
+    return ", ".join(out)
 
 
 def caption(concept: Concept, background: Background, rng: np.random.Generator) -> str:
@@ -54,4 +89,27 @@ def caption(concept: Concept, background: Background, rng: np.random.Generator) 
     count = int(rng.integers(1, 3)) if rng.random() < TAGGED else 0
     tags = tuple(rng.permutation(extra)[:count].tolist()) if extra else ()
     named = background.colour if rng.random() < BACKGROUND_NAMED else None
-    return prompt(concept.label, tags=tags, background=named)
+    return prompt(concept.label, tags=tags, style=concept.style, background=named)
+
+
+def varied(concept: Concept, background: Background, rng: np.random.Generator) -> str:
+    """Draw a caption that may also use a tag as the name, or leave the style open."""
+    label, style = concept.label, concept.style
+    if concept.tags and rng.random() < RENAMED:
+        label = concept.tags[int(rng.integers(len(concept.tags)))]
+    if rng.random() < UNSTYLED:
+        style = ""
+    return caption(dataclasses.replace(concept, label=label, style=style), background, rng)
+
+
+def varied_pair(
+    concepts: tuple[Concept, Concept],
+    relation: str,
+    background: Background,
+    rng: np.random.Generator,
+) -> str:
+    """Draw a caption of two objects in one style."""
+    first, second = concepts
+    named = background.colour if rng.random() < BACKGROUND_NAMED else None
+    style = None if rng.random() < UNSTYLED else first.style
+    return pair_prompt(first.label, relation, second.label, style=style, background=named)

@@ -1,15 +1,14 @@
 """Which concepts are learned, what they are called, and which are held out.
 
 The split is by codepoint and depends on nothing but the codepoint, so a concept held out today is
-held out in every later run, in every style.
+held out in every later run, in every style. Skin tones and genders of one emoji share its split.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import tarfile
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,32 +18,65 @@ Split = Literal["trained", "held_out"]
 SPLITS: tuple[Split, ...] = ("trained", "held_out")
 ALWAYS_TRAINED = frozenset({"1f34e"})
 """Codepoints never held out: the red apple is the prompt all examples use."""
+LEFT_OUT_GROUPS = frozenset({None, 2, 9})
+"""Groups of emojibase that are no pictures of things: letters of flags, skin tones, flags."""
+_SKIN_TONES = frozenset(f"{code:x}" for code in range(0x1F3FB, 0x1F400))
+_GENDERS = frozenset({"2640", "2642"})
+_PEOPLE = {"1f468": "1f9d1", "1f469": "1f9d1"}
+_JOINER = "200d"
 
 
 @dataclass(frozen=True)
 class Concept:
-    """One emoji.
+    """One emoji in one style.
 
     Attributes:
-        code: Lower-case hexadecimal codepoints joined by dashes.
+        code: Lower-case hexadecimal codepoints joined by dashes, without variation selectors.
         label: Its name, for example ``red apple``.
         tags: Further words for it.
         split: Whether the model may see it in training.
+        style: The words captions name its style with.
     """
 
     code: str
     label: str
     tags: tuple[str, ...]
     split: Split
+    style: str = "fluent 3d emoji"
+
+
+def bare(code: str) -> str:
+    """Drop the variation selectors, which some sets write and others leave out.
+
+    >>> bare("2764-fe0f")
+    '2764'
+    """
+    return "-".join(part for part in code.lower().split("-") if part != "fe0f")
+
+
+def family(code: str) -> str:
+    """Return what the skin tones and genders of one emoji have in common.
+
+    Woman and man become person; the signs of gender and skin tone go.
+
+    >>> family("1f469-1f3fd-200d-1f33e") == family("1f9d1-200d-1f33e")
+    True
+    """
+    parts = [p for p in bare(code).split("-") if p not in _SKIN_TONES | _GENDERS]
+    parts = [_PEOPLE.get(part, part) for part in parts]
+    while parts and parts[-1] == _JOINER:
+        parts.pop()
+    return "-".join(parts) or bare(code)
 
 
 def split_of(code: str, *, one_in: int = 10) -> Split:
-    """Assign a codepoint to a split by its hash.
+    """Assign a codepoint to a split by the hash of its family.
 
     Args:
         code: Lower-case hexadecimal codepoints joined by dashes.
         one_in: One codepoint in this many is held out.
     """
+    code = family(code)
     if code in ALWAYS_TRAINED:
         return "trained"
     digest = int.from_bytes(hashlib.sha256(code.encode()).digest()[:8], "big")
@@ -57,63 +89,52 @@ def wanted(file: Path) -> tuple[str, ...]:
     return tuple(line for line in lines if line and not line.startswith("#"))
 
 
-def _member(archive: Path, name: str) -> Any:  # noqa: ANN401 - whatever the JSON holds
-    with tarfile.open(archive) as tar:
-        stream = tar.extractfile(name)
-        if stream is None:
-            msg = f"{archive.name} has no file {name}"
-            raise FileNotFoundError(msg)
-        return json.load(stream)
-
-
-def load(work: Path, labels: tuple[str, ...]) -> tuple[Concept, ...]:
-    """Look the wanted labels up in emojibase and keep those with art of a known origin.
-
-    The 3d art carries some pictures whose origin could not be established; those missing from the
-    flat set of the same designer are left out.
+def entries(work: Path, labels: tuple[str, ...] | None) -> tuple[Concept, ...]:
+    """Look concepts up in emojibase, without regard to art.
 
     Args:
         work: The work folder, after the download stage.
-        labels: Emojibase labels.
+        labels: Emojibase labels, or nothing for every emoji that is a picture of something.
 
     Raises:
-        ValueError: A label is unknown or has no usable art.
+        ValueError: A label is unknown.
     """
-    entries = _member(download.path(download.LABELS, work), "package/en/data.json")
-    known = set(_member(download.path(download.ART_INDEX, work), "package/chars.json"))
-    with tarfile.open(download.path(download.ART, work)) as tar:
-        art = {Path(name).stem for name in tar.getnames() if name.endswith(".webp")}
-    by_label = {entry["label"]: entry for entry in entries}
-    concepts: list[Concept] = []
-    unusable: list[str] = []
-    for label in labels:
-        entry = by_label.get(label)
-        codes = _spellings(entry["hexcode"].lower()) if entry else ("", "", "")
-        code = next((c for c in codes if c in art), None)
-        if entry is None or code is None or not known & set(codes):
-            unusable.append(label)
-            continue
-        tags = tuple(t.lower() for t in entry.get("tags", ()) if t.isascii())
-        bare = codes[-1]
-        concepts.append(Concept(code, label.lower(), tags, split_of(bare)))
-    if unusable:
-        msg = f"no usable art for: {', '.join(unusable)}"
+    rows = download.read_json(download.LABELS, work, "en/data.json")
+    by_label = {row["label"]: row for row in rows}
+    if labels is None:
+        chosen = [row for row in rows if row.get("group") not in LEFT_OUT_GROUPS]
+    elif unknown := [label for label in labels if label not in by_label]:
+        msg = f"emojibase has no emoji called: {', '.join(unknown)}"
         raise ValueError(msg)
-    return tuple(concepts)
+    else:
+        chosen = [by_label[label] for label in labels]
+    return tuple(_concept(row) for row in chosen)
+
+
+def _concept(row: dict[str, Any]) -> Concept:
+    code = bare(row["hexcode"])
+    tags = tuple(t.lower() for t in row.get("tags", ()) if t.isascii())
+    return Concept(code, row["label"].lower(), tags, split_of(code))
 
 
 def all_words(work: Path) -> tuple[str, ...]:
     """Return every label and tag of emojibase, for the tokenizer and the distillation."""
-    entries = _member(download.path(download.LABELS, work), "package/en/data.json")
+    rows = download.read_json(download.LABELS, work, "en/data.json")
     words: dict[str, None] = {}
-    for entry in entries:
-        for text in (entry["label"], *entry.get("tags", ())):
+    for row in rows:
+        for text in (row["label"], *row.get("tags", ())):
             if text.isascii():
                 words[text.lower()] = None
     return tuple(words)
 
 
-def _spellings(code: str) -> tuple[str, str, str]:
-    """Return a codepoint as written, and without the emoji variation selector."""
-    bare = "-".join(part for part in code.split("-") if part != "fe0f")
-    return (code, f"{bare}-fe0f", bare)
+def store(concepts: tuple[Concept, ...], work: Path) -> None:
+    """Write the concepts of a run, one a picture, into the work folder."""
+    rows = [asdict(concept) for concept in concepts]
+    (work / "concepts.json").write_text(json.dumps(rows, indent=1) + "\n", "utf-8")
+
+
+def load(work: Path) -> tuple[Concept, ...]:
+    """Read what :func:`store` wrote."""
+    rows = json.loads((work / "concepts.json").read_text("utf-8"))
+    return tuple(Concept(**row | {"tags": tuple(row["tags"])}) for row in rows)

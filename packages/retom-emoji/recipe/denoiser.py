@@ -7,7 +7,9 @@ about concepts and colours carries over; the later phases add size.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+import itertools
+import math
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,14 +20,18 @@ from diffusers import AutoencoderTiny, StableDiffusionPipeline, UNet2DConditionM
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from . import noise, render
+from . import noise, render, sentences, text
 from .ema import Ema
 from .loop import Loop, move, set_rate
 from .pool import Encoders, Pool
 from .preset import DenoiserSettings, Phase, Preset
+from .stream import Stream
 
 RENEWED = 16
 """Every so many steps, so many composites of the pool are replaced by new ones."""
+MOST_SHARES = 16
+ANCHORED = 256
+"""Texts a step on which the text encoder goes on imitating its teacher."""
 
 
 def build(settings: DenoiserSettings, *, channels: int, text_width: int) -> UNet2DConditionModel:
@@ -52,7 +58,7 @@ def build(settings: DenoiserSettings, *, channels: int, text_width: int) -> UNet
         time_embedding_dim=settings.embedding,
         resnet_time_scale_shift="scale_shift",
         addition_embed_type="text",
-        addition_embed_type_num_heads=settings.embedding // 64,
+        addition_embed_type_num_heads=text_width // 32,
     )
 
 
@@ -72,12 +78,12 @@ def load_encoders(
     vae = AutoencoderTiny.from_pretrained(root / ("vae" if init else "autoencoder"))
     joint = work / "text_encoder-joint"
     source = joint if tuned and joint.exists() else root / "text_encoder"
-    text = CLIPTextModel.from_pretrained(source, dtype=torch.float32)
+    encoder = CLIPTextModel.from_pretrained(source, dtype=torch.float32)
     tokenizer = CLIPTokenizer.from_pretrained(root / "tokenizer")
-    for module in (vae, text):
+    for module in (vae, encoder):
         move(module, device)
         module.eval().requires_grad_(requires_grad=False)
-    return Encoders(vae, text, tokenizer)
+    return Encoders(vae, encoder, tokenizer)
 
 
 def pipeline(encoders: Encoders, unet: UNet2DConditionModel) -> StableDiffusionPipeline:
@@ -116,7 +122,7 @@ class Batch:
     steps: Tensor
 
     def split(self, parts: int) -> list[Batch]:
-        """Cut the batch into equal shares."""
+        """Cut the batch into so many shares, equal if its size is a multiple of them."""
         fields = (self.latents, self.ids, self.noise, self.steps)
         return [Batch(*share) for share in zip(*(f.chunk(parts) for f in fields), strict=True)]
 
@@ -139,10 +145,13 @@ class Executor:
 
     Args:
         count: How many; on an accelerator one is right.
+
+    Attributes:
+        shares: Into how many shares a batch is cut.
     """
 
     def __init__(self, count: int) -> None:
-        self.count = count
+        self.shares = count
         single = (lambda: torch.set_num_threads(1)) if count > 1 else None
         self.pool = ThreadPoolExecutor(count, initializer=single)
 
@@ -156,15 +165,29 @@ def gradients(
     """Leave the gradients of a batch in the parameters, and return its loss.
 
     On a CPU most operations of so small a network are too short to be worth sharing among cores,
-    so each core takes a share of the batch instead. ``autograd.grad`` keeps the shares apart.
+    so each core takes a share of the batch instead. ``autograd.grad`` keeps the shares apart. On
+    an accelerator whose memory is too small for the batch, its shares come one after another.
+
+    Raises:
+        torch.OutOfMemoryError: A sixteenth of the batch is still too large.
     """
 
     def share(part: Batch) -> tuple[float, tuple[Tensor, ...]]:
         loss = losses(part)
-        return loss.item(), torch.autograd.grad(loss, parameters)
+        found = torch.autograd.grad(loss, parameters)
+        return loss.item(), found  # in this order: reading the loss waits for the device
 
-    parts = batch.split(workers.count)
-    results = list(workers.pool.map(share, parts))
+    while True:
+        parts = batch.split(workers.shares)
+        try:
+            results = list(workers.pool.map(share, parts))
+            break
+        except torch.OutOfMemoryError:
+            if workers.shares >= MOST_SHARES:
+                raise
+        workers.shares *= 2
+        torch.cuda.empty_cache()
+        print(f"denoiser: out of memory, now in {workers.shares} shares", flush=True)
     total = list(results[0][1])
     for _, more in results[1:]:
         torch._foreach_add_(total, more)
@@ -172,6 +195,43 @@ def gradients(
     for parameter, gradient in zip(parameters, total, strict=True):
         parameter.grad = gradient
     return sum(loss for loss, _ in results) / len(results)
+
+
+def examples(
+    work: Path, encoders: Encoders, phase: Phase, seed: int, first_step: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield the latents and tokens of each step, from a pool or composed anew."""
+    art = render.load(work)
+    if phase.pool:
+        art = art.subset("trained")
+        print(f"denoiser-{phase.name}: {len(art.concepts)} concepts", flush=True)
+        pool = Pool(art, encoders, phase, seed)
+        for step in itertools.count(first_step):
+            drawn = pool.batch(phase.batch)
+            if step % RENEWED == 0:
+                pool.renew(RENEWED)
+            yield drawn
+    stream = Stream(art, encoders, phase, seed)
+    while True:
+        yield stream.batch()
+
+
+def anchored(
+    losses: Callable[[Batch], Tensor], encoders: Encoders, preset: Preset, work: Path, seed: int
+) -> Callable[[Batch], Tensor]:
+    """Add to a loss that of still imitating the teacher of the text encoder."""
+    known = sentences.load(preset, work)
+    head = text.load_head(work, encoders.text.device)
+    imitation = text.Imitation(known, encoders.tokenizer, encoders.text, head, seed)
+    count = min(ANCHORED, preset.text.batch)
+
+    def both(batch: Batch) -> Tensor:
+        on_gpu = batch.latents.is_cuda
+        with torch.autocast(batch.latents.device.type, torch.bfloat16, enabled=on_gpu):
+            extra = imitation.loss(count)
+        return losses(batch) + preset.denoiser.anchor * extra
+
+    return both
 
 
 def train(
@@ -182,8 +242,13 @@ def train(
     work: Path,
     *,
     minutes: float | None,
-) -> None:
-    """Train one phase; the module ends with the averaged weights."""
+    deadline: float = math.inf,
+) -> bool:
+    """Train one phase; the module ends with the averaged weights.
+
+    Returns:
+        Whether the budget is used up, rather than the deadline reached.
+    """
     settings = preset.denoiser
     modules: dict[str, nn.Module] = {"unet": unet}
     groups = [{"params": list(unet.parameters()), "peak": phase.rate}]
@@ -202,15 +267,20 @@ def train(
         modules=modules,
         optimizer=optimizer,
         ema=ema,
+        deadline=deadline,
     )
     loop.restore()
     torch.manual_seed(preset.seed + loop.step)
     if not loop.done:
-        art = render.load(work).subset("trained")
-        print(f"denoiser-{phase.name}: {len(art.concepts)} concepts", flush=True)
-        pool = Pool(art, encoders, phase, preset.seed + loop.step)
-        print(f"denoiser-{phase.name}: pool ready after {loop.seconds:.0f} s", flush=True)
+        seed = preset.seed + loop.step
+        source = examples(work, encoders, phase, seed, loop.step)
         alphas = noise.scheduler().alphas_cumprod.to(device)
+
+        def losses(part: Batch) -> Tensor:
+            return loss_of(unet, encoders, alphas, part)
+
+        if settings.anchor and phase.text_rate:
+            losses = anchored(losses, encoders, preset, work, seed)
         empty = encoders.tokens([""])
         parameters = [p for group in groups for p in group["params"]]
         workers = Executor(preset.threads if device.type == "cpu" else 1)
@@ -222,7 +292,7 @@ def train(
                 warmup=100,
                 final=phase.final,
             )
-            latents, ids = pool.batch(phase.batch)
+            latents, ids = next(source)
             drop = torch.rand(len(ids), 1, device=ids.device) < settings.empty
             batch = Batch(
                 latents,
@@ -230,14 +300,10 @@ def train(
                 torch.randn_like(latents),
                 timesteps(len(latents), latents.device),
             )
-            loss = gradients(
-                parameters, lambda part: loss_of(unet, encoders, alphas, part), batch, workers
-            )
+            loss = gradients(parameters, losses, batch, workers)
             torch.nn.utils.clip_grad_norm_(parameters, 1.0)
             optimizer.step()
             ema.update()
-            if loop.step % RENEWED == 0:
-                pool.renew(RENEWED)
             loop.tick(loss, len(latents))
         loop.save()
     for part, module in modules.items():
@@ -245,10 +311,21 @@ def train(
             if value.is_floating_point():
                 value.copy_(ema.shadow[f"{part}.{name}"])
     encoders.text.eval().requires_grad_(requires_grad=False)
+    return loop.finished
 
 
-def run(preset: Preset, options: argparse.Namespace, device: torch.device) -> None:
-    """Train every phase, or the one asked for, and save ``unet/`` in the work folder."""
+def run(
+    preset: Preset,
+    options: argparse.Namespace,
+    device: torch.device,
+    *,
+    deadline: float = math.inf,
+) -> bool:
+    """Train every phase, or the one asked for, and save ``unet/`` in the work folder.
+
+    Returns:
+        Whether all budgets are used up, rather than the deadline reached.
+    """
     work: Path = options.work
     encoders = load_encoders(work, options.init, device, tuned=not options.init)
     torch.manual_seed(preset.seed)
@@ -264,9 +341,13 @@ def run(preset: Preset, options: argparse.Namespace, device: torch.device) -> No
         )
     move(unet, device)
     unet.train()
+    finished = True
     for phase in preset.denoiser.phases:
-        if options.phase in (None, phase.name):
-            train(unet, encoders, phase, preset, work, minutes=options.minutes)
+        if finished and options.phase in (None, phase.name):
+            finished = train(
+                unet, encoders, phase, preset, work, minutes=options.minutes, deadline=deadline
+            )
             unet.register_to_config(sample_size=phase.size // 4)
             unet.save_pretrained(work / "unet")
             encoders.text.save_pretrained(work / "text_encoder-joint")
+    return finished

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from diffusers import UNet2DConditionModel
 
-from . import captions, concepts, render
+from . import captions, concepts
 from .denoiser import load_encoders, pipeline
 from .preset import Preset
 
@@ -57,12 +57,11 @@ def check_sizes(folder: Path) -> int:
 
 
 def write_prompts(work: Path, folder: Path) -> None:
-    """Store one prompt a concept, by split, beside the weights."""
-    art = render.load(work)
-    splits: dict[str, list[str]] = {
-        split: [captions.prompt(concept.label) for concept in art.subset(split).concepts]
-        for split in concepts.SPLITS
-    }
+    """Store one prompt a concept, in the first style that has it, by split, beside the weights."""
+    splits: dict[str, list[str]] = {split: [] for split in concepts.SPLITS}
+    first = {concept.code: concept for concept in reversed(concepts.load(work))}
+    for concept in reversed(first.values()):
+        splits[concept.split].append(captions.prompt(concept.label, style=concept.style))
     (folder / "prompts.json").write_text(json.dumps(splits, indent=1) + "\n", "utf-8")
 
 

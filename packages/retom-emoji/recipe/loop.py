@@ -31,6 +31,7 @@ class Loop:
         modules: What is trained and saved, by name.
         optimizer: Its state is saved too.
         ema: Saved too.
+        deadline: Reading of ``time.monotonic`` at which to stop for now.
     """
 
     def __init__(
@@ -42,9 +43,11 @@ class Loop:
         modules: dict[str, nn.Module],
         optimizer: torch.optim.Optimizer,
         ema: Ema,
+        deadline: float = math.inf,
     ) -> None:
         self.name = name
         self.minutes = minutes
+        self.deadline = deadline
         self.modules = modules
         self.optimizer = optimizer
         self.ema = ema
@@ -69,9 +72,14 @@ class Loop:
         return min(1.0, self.seconds / (60 * self.minutes))
 
     @property
-    def done(self) -> bool:
+    def finished(self) -> bool:
         """Whether the budget is used up."""
         return self.seconds >= 60 * self.minutes
+
+    @property
+    def done(self) -> bool:
+        """Whether to stop, for good or for now."""
+        return self.finished or time.monotonic() >= self.deadline
 
     def restore(self) -> bool:
         """Continue from the checkpoint if there is one; say whether there was."""
@@ -91,6 +99,8 @@ class Loop:
 
     def save(self) -> None:
         """Write the checkpoint; a reader sees either the old or the new one, never half."""
+        if self._window:
+            self._report()
         state = {
             "modules": {name: module.state_dict() for name, module in self.modules.items()},
             "optimizer": self.optimizer.state_dict(),
@@ -124,29 +134,37 @@ class Loop:
         self._window_samples += samples
         now = time.monotonic()
         if now - self._logged >= LOG_SECONDS:
-            rate = self._window_samples / (now - self._logged)
-            mean = sum(self._window) / len(self._window)
-            left = max(0.0, self.minutes - self.seconds / 60)
-            line = {"step": self.step, "samples": self.samples, "loss": round(mean, 5)}
-            line |= {"rate": round(rate, 1), "seconds": round(self.seconds, 1)}
-            line |= {"lr": round(self.optimizer.param_groups[0]["lr"], 7)}
-            with self.log.open("a", encoding="utf-8") as stream:
-                stream.write(json.dumps(line) + "\n")
-            print(
-                f"{self.name}: step {self.step} loss {mean:.4f} {rate:.1f} img/s"
-                f" left {left:.1f} min",
-                flush=True,
-            )
-            self._window, self._window_samples, self._logged = [], 0, now
+            self._report()
         if now - self._saved >= SAVE_SECONDS:
             self.save()
             return True
         return False
 
+    def _report(self) -> None:
+        """Log and print the means since the last report."""
+        now = time.monotonic()
+        rate = self._window_samples / (now - self._logged)
+        mean = sum(self._window) / len(self._window)
+        left = max(0.0, self.minutes - self.seconds / 60)
+        line = {"step": self.step, "samples": self.samples, "loss": round(mean, 5)}
+        line |= {"rate": round(rate, 1), "seconds": round(self.seconds, 1)}
+        line |= {"lr": round(self.optimizer.param_groups[0]["lr"], 7)}
+        with self.log.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(line) + "\n")
+        print(
+            f"{self.name}: step {self.step} loss {mean:.4f} {rate:.1f} img/s left {left:.1f} min",
+            flush=True,
+        )
+        self._window, self._window_samples, self._logged = [], 0, now
+
 
 def move(module: nn.Module, device: torch.device) -> None:
-    """Move a module; the libraries' own ``to`` are typed for other arguments."""
-    module.to(device)
+    """Move a module; the libraries' own ``to`` are typed for other arguments.
+
+    On an accelerator its convolutions get the memory layout that the matrix units want.
+    """
+    layout = torch.channels_last if device.type != "cpu" else torch.preserve_format
+    module.to(device=device, memory_format=layout)
 
 
 def set_rate(

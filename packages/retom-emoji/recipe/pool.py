@@ -64,7 +64,7 @@ class Pool:
         self._phase = phase
         self._rng = np.random.default_rng(seed)
         self._next = 0
-        often = set(wanted(FOLDER / phase.often))
+        often = set(wanted(FOLDER / phase.often)) if phase.often else set[str]()
         self._often = [i for i, c in enumerate(art.concepts) if c.label in often]
         self._rare = [i for i, c in enumerate(art.concepts) if c.label not in often]
         self._turns = [0, 0]
@@ -86,7 +86,8 @@ class Pool:
         return self._encoders.latents(pictures), self._encoders.tokens(texts)
 
     def _next_concept(self) -> int:
-        rare = bool(self._rng.random() >= self._phase.often_share)
+        share = self._phase.often_share if self._often else 0.0
+        rare = bool(self._rng.random() >= share)
         group = self._rare if rare else self._often
         self._turns[rare] += 1
         return group[self._turns[rare] % len(group)]

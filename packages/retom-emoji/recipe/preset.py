@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 FOLDER = Path(__file__).parent / "presets"
@@ -11,7 +11,22 @@ FOLDER = Path(__file__).parent / "presets"
 
 @dataclass(frozen=True)
 class AutoencoderSettings:
-    """The autoencoder and its training."""
+    """The autoencoder and its training.
+
+    Attributes:
+        width: Channels of every level.
+        encoder_blocks: Residual blocks of each level, the finest first.
+        decoder_blocks: The same for the decoder, the coarsest first.
+        latent_channels: Channels of the latents; three of them are mean colours.
+        crop: Edge of the training pictures in pixels.
+        sizes: Edges of the composites they are cut from, or none to compose whole batches on the
+            device, see :mod:`.scenes`.
+        scales: Without sizes, smallest and largest edge of the art as multiples of the crop.
+        noise: Standard deviation of the noise the decoder learns to bear.
+        batch: Pictures in a step.
+        rate: Peak learning rate.
+        minutes: Budget.
+    """
 
     width: int
     encoder_blocks: tuple[int, ...]
@@ -19,6 +34,8 @@ class AutoencoderSettings:
     latent_channels: int
     crop: int
     sizes: tuple[int, ...]
+    scales: tuple[float, float]
+    noise: float
     batch: int
     rate: float
     minutes: float
@@ -26,8 +43,23 @@ class AutoencoderSettings:
 
 @dataclass(frozen=True)
 class TextSettings:
-    """The tokenizer and the text encoder."""
+    """The tokenizer and the text encoder.
 
+    Attributes:
+        texts: How many words and captions it imitates the teacher on.
+        dictionary: Add the whole words of the teacher's own vocabulary to them.
+        vocabulary: Size of the byte-pair vocabulary.
+        length: Longest caption in tokens.
+        width: Channels.
+        layers: Transformer layers.
+        heads: Attention heads.
+        batch: Texts in a step.
+        rate: Peak learning rate.
+        minutes: Budget.
+    """
+
+    texts: int
+    dictionary: bool
     vocabulary: int
     length: int
     width: int
@@ -46,27 +78,31 @@ class Phase:
         name: Names its log and checkpoint.
         size: Edge of the pictures in pixels.
         scales: Smallest and largest edge of the object as fractions of the canvas.
-        often: File in the presets folder with the labels of concepts that are shown more often.
-        often_share: Share of the pictures that show one of those.
-        pool: How many composites are kept ready as latents.
+        pairs: Share of the pictures that show two objects.
+        pool: How many composites are kept ready as latents; 0 composes every batch anew on the
+            device, see :mod:`.scenes`.
         batch: Pictures in a step.
         rate: Peak learning rate of the UNet.
         text_rate: Peak learning rate of the text encoder, 0 to keep it as it is.
         final: Share of the peak rate left at the end.
         minutes: Budget.
+        often: File in the presets folder with the labels of concepts that are shown more often;
+            empty for none.
+        often_share: Share of the pictures that show one of those.
     """
 
     name: str
     size: int
     scales: tuple[float, float]
-    often: str
-    often_share: float
+    pairs: float
     pool: int
     batch: int
     rate: float
     text_rate: float
     final: float
     minutes: float
+    often: str = ""
+    often_share: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -79,6 +115,8 @@ class DenoiserSettings:
         embedding: Channels of the embedding of time and pooled text.
         empty: Share of examples without a caption, for classifier-free guidance.
         ema: Decay of the average of the weights.
+        anchor: Weight of going on imitating the teacher of the text encoder, so that words no
+            picture shows keep their meaning; 0 to let go.
         phases: Trained in this order.
     """
 
@@ -87,16 +125,34 @@ class DenoiserSettings:
     embedding: int
     empty: float
     ema: float
+    anchor: float
     phases: tuple[Phase, ...]
 
 
 @dataclass(frozen=True)
 class Preset:
-    """Everything that decides what comes out, besides the code."""
+    """Everything that decides what comes out, besides the code.
+
+    Attributes:
+        seed: Seed of everything random.
+        threads: Processor cores to use.
+        concepts: A list of labels, or nothing for every emoji.
+        styles: Keys of the styles, see :mod:`.styles`.
+        art: Digest of all pictures, or empty to accept any.
+        limit: How many pictures are drawn at most, spread over all; 0 for all.
+        steps: Sampling steps of the sample sheets.
+        guidance: Their guidance scale.
+        autoencoder: Settings of a part.
+        text: Settings of a part.
+        denoiser: Settings of a part.
+    """
 
     seed: int
     threads: int
-    concepts: Path
+    concepts: Path | None
+    styles: tuple[str, ...]
+    art: str
+    limit: int
     steps: int
     guidance: float
     autoencoder: AutoencoderSettings
@@ -118,12 +174,24 @@ def load(name: str) -> Preset:
     data = {key: _tuples(value) for key, value in data.items()}
     denoiser = data.pop("denoiser")
     phases = tuple(Phase(**phase) for phase in denoiser.pop("phases"))
+    listed = data.pop("concepts")
     return Preset(
         autoencoder=AutoencoderSettings(**data.pop("autoencoder")),
         text=TextSettings(**data.pop("text")),
         denoiser=DenoiserSettings(phases=phases, **denoiser),
-        concepts=FOLDER / data.pop("concepts"),
+        concepts=FOLDER / listed if listed else None,
         **data,
+    )
+
+
+def shortened(preset: Preset, share: float) -> Preset:
+    """Cut every training budget of a preset to a share of it."""
+    phases = tuple(replace(p, minutes=p.minutes * share) for p in preset.denoiser.phases)
+    return replace(
+        preset,
+        autoencoder=replace(preset.autoencoder, minutes=preset.autoencoder.minutes * share),
+        text=replace(preset.text, minutes=preset.text.minutes * share),
+        denoiser=replace(preset.denoiser, phases=phases),
     )
 
 

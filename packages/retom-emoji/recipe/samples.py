@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import platform
 import time
 from pathlib import Path
@@ -16,6 +15,7 @@ from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from PIL import Image, ImageDraw
 
 from . import captions, compose, concepts
+from .concepts import Concept
 from .denoiser import load_encoders, pipeline
 from .preset import FOLDER, Preset
 
@@ -81,16 +81,65 @@ def time_one(pipe: StableDiffusionPipeline, preset: Preset) -> float:
     return float(np.median(seconds[1:]))
 
 
+def load(folder: Path) -> StableDiffusionPipeline:
+    """Load an exported folder, silently."""
+    pipe = StableDiffusionPipeline.from_pretrained(folder)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def style_prompts(shown: tuple[Concept, ...], count: int) -> list[str]:
+    """Write prompts for so many pictures: the same few concepts, style after style."""
+    names = list(dict.fromkeys(concept.style for concept in shown))
+    each = max(1, count // len(names))
+    sets = [{c.label for c in shown if c.style == name and c.split == "trained"} for name in names]
+    common = [c.label for c in shown if all(c.label in labels for labels in sets)]
+    chosen = list(dict.fromkeys(common))[:: max(1, len(set(common)) // each)][:each]
+    return [captions.prompt(label, style=name) for name in names for label in chosen]
+
+
+def write(
+    pipe: StableDiffusionPipeline,
+    preset: Preset,
+    shown: tuple[Concept, ...],
+    target: Path,
+    *,
+    shown_each: int,
+) -> None:
+    """Draw two sheets.
+
+    ``samples.png`` shows the fixed list of trained labels; ``samples-more.png`` shows styles,
+    held-out concepts, words outside the labels and pairs.
+
+    Args:
+        pipe: The model, on the device that draws.
+        preset: Steps and guidance.
+        shown: What the model was trained on and what was held out.
+        target: Folder of the sheets.
+        shown_each: Pictures of each kind at most.
+    """
+    labels = concepts.wanted(FOLDER / "sheet.txt")[:shown_each]
+    pictures = draw(pipe, prompts(labels), preset, batch=shown_each)
+    save(sheet(pictures, labels), target / "samples.png")
+    first = {c.code: c for c in reversed(shown) if c.split == "held_out"}
+    held_out = [captions.prompt(c.label, style=c.style) for c in first.values()]
+    spread = held_out[:: max(1, len(held_out) // shown_each)][:shown_each]
+    free = concepts.wanted(FOLDER / "prompts.txt")[:shown_each]
+    more = [*style_prompts(shown, shown_each), *spread, *free]
+    pictures = draw(pipe, more, preset, batch=shown_each)
+    save(sheet(pictures, tuple(more)), target / "samples-more.png")
+    print("samples: samples.png and samples-more.png", flush=True)
+
+
 def run(preset: Preset, options: argparse.Namespace) -> None:
     """Draw trained and held-out prompts from the exported folder, or from the work folder."""
     if options.init:
-        pipe = StableDiffusionPipeline.from_pretrained(options.init)
-        pipe.set_progress_bar_config(disable=True)
+        pipe = load(options.init)
     else:
         unet = UNet2DConditionModel.from_pretrained(options.work / "unet")
         pipe = pipeline(load_encoders(options.work, None, torch.device("cpu")), unet)
-    rows = json.loads((options.work / "concepts.json").read_text("utf-8"))
-    held_out = tuple(row["label"] for row in rows if row["split"] == "held_out")
+    known = concepts.load(options.work)
+    held_out = tuple(dict.fromkeys(c.label for c in known if c.split == "held_out"))
     target = options.out or options.work
     for name, labels in (
         ("samples", concepts.wanted(FOLDER / "sheet.txt")),

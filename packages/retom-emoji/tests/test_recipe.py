@@ -175,6 +175,19 @@ def test_a_stage_resumes_where_it_stopped(tmp_path: Path) -> None:
     assert not (tmp_path / "stage.partial").exists()
 
 
+def test_a_deadline_stops_a_stage_without_finishing_it(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    from recipe.ema import Ema
+    from recipe.loop import Loop
+
+    optimizer = torch.optim.AdamW(torch.nn.Linear(1, 1).parameters())
+    parts = {"modules": {}, "optimizer": optimizer, "ema": Ema({}, 0.0)}
+    stage = Loop("s", tmp_path, minutes=1, deadline=0.0, **parts)
+    assert stage.done
+    assert not stage.finished
+    assert Loop("s", tmp_path, minutes=0, **parts).finished
+
+
 def test_a_broken_loss_stops_the_stage(tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
     from recipe.ema import Ema
