@@ -99,7 +99,7 @@ class Handle:
         called by hand for another picture at a lower timestep than the last one's.
         """
         self._state.end()
-        self._state.forget()
+        self._state.protect(self._state.mask)  # other methods: check the mask again
         self._state.clock.reset()
         self._state.set_methods()
         self._state.seen.update(dict.fromkeys(self._layout.levels))

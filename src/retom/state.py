@@ -32,6 +32,7 @@ class LevelState:
         plans: Plans in use, by the name of the layer, or :data:`SHARED`.
         planned_grid: Grid that they were made for.
         protected: Tokens of the grid that must not go, bool (N,); None for none.
+        protected_grid: Grid that the mask was last pooled to and checked for.
     """
 
     method: Method | None = None
@@ -39,6 +40,7 @@ class LevelState:
     plans: dict[str, Plan] = field(default_factory=dict)
     planned_grid: Grid | None = None
     protected: Tensor | None = None
+    protected_grid: Grid | None = None
 
     def forget(self) -> None:
         """Drop all plans."""
@@ -87,7 +89,7 @@ class MergeState:
         """Protect other places from the next call on."""
         self.mask = mask
         for level in self.levels.values():
-            level.protected = None
+            level.protected = level.protected_grid = None
         self.forget()
 
     def set_methods(self) -> None:
@@ -115,12 +117,14 @@ class MergeState:
             if self.clock.advance(noise, source, self.config.refresh):
                 self.forget()
             self.set_methods()
-        for number, level in self.levels.items():
-            level.protected = None
-            if self.mask is not None and number in grids:
-                level.protected = protected_tokens(self.mask, grids[number])
-                for method in self.config.methods(number):
-                    method.check_protected(level.protected, grids[number])
+        for number, grid in grids.items():
+            level = self.levels[number]
+            if self.mask is None or level.protected_grid == grid:
+                continue
+            protected = protected_tokens(self.mask, grid)
+            for method in self.config.methods(number):
+                method.check_protected(protected, grid)
+            level.protected, level.protected_grid = protected, grid
 
     def begin(self, grids: dict[int, Grid]) -> None:
         """Start a call of the denoiser and check the budget of every level.
