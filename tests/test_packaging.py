@@ -19,7 +19,7 @@ SOURCE = Path(retom.__file__).parent
 
 LAYERS = [
     {"errors"},
-    {"grid", "plan", "hints", "clock", "metrics"},
+    {"grid", "plan", "hints", "clock", "checks", "metrics"},
     {"representative", "allocation", "multiscale"},
     {"methods", "protection"},
     {"rules"},

@@ -10,6 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
+from retom.checks import check_choice
 from retom.clock import Refresh
 from retom.errors import ConfigError
 from retom.methods import Method, ReToM
@@ -79,8 +80,8 @@ class Config:
 
     def __post_init__(self) -> None:
         check_method(self.method)
-        _check_choice("scope", self.scope, SCOPES)
-        _check_choice("share", self.share, SHARINGS)
+        check_choice("scope", self.scope, SCOPES)
+        check_choice("share", self.share, SHARINGS)
         object.__setattr__(self, "levels", check_levels(self.levels))
         object.__setattr__(self, "rules", _check_rules(self.rules))
         object.__setattr__(self, "refresh", _check_refresh(self.refresh))
@@ -209,11 +210,6 @@ class Config:
         if not isinstance(data, dict):
             raise ConfigError(f"{path} holds {type(data).__name__}, not a retom configuration.")
         return Config.from_dict(cast("dict[str, Any]", data))
-
-
-def _check_choice(option: str, value: object, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise ConfigError(f"{option} is one of {', '.join(allowed)}; {value!r} was given.")
 
 
 def _check_rules(rules: object) -> tuple[Rule, ...]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, cast
 
 import torch
 
-from retom.errors import ConfigError
+from retom.errors import ConfigError, ShapeError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,6 +42,14 @@ class Grid:
     def num_tokens(self) -> int:
         """Number of tokens, N = height x width."""
         return self.height * self.width
+
+    def check_tokens(self, x: Tensor) -> None:
+        """Raise :class:`ShapeError` unless ``x`` is (B, N, C) with this grid's N."""
+        if x.ndim != 3 or x.shape[1] != self.num_tokens:
+            raise ShapeError(
+                f"A plan for a {self} grid needs tokens of shape (batch, {self.num_tokens}, "
+                f"channels); {tuple(x.shape)} was given."
+            )
 
     def __str__(self) -> str:
         return f"{self.height}x{self.width}"

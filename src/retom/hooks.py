@@ -121,6 +121,11 @@ class SiteHook:
             return None
         return state.plan_for(self.level, self.layer, first_input(args, kwargs, "hidden_states"))
 
+    def with_attention_mask(self, args: Args, kwargs: Kwargs, plan: Plan) -> tuple[Args, Kwargs]:
+        """A self-attention's arguments with the mask of the kept tokens."""
+        weighted = self.state.config.size_weighted
+        return with_mask(args, kwargs, ATTENTION_MASK_POSITION, plan, size_weighted=weighted)
+
 
 @dataclass(slots=True, eq=False)
 class MergeInput(SiteHook):
@@ -136,8 +141,7 @@ class MergeInput(SiteHook):
         self.state.in_flight = (plan, None, None)
         args, kwargs = with_first_input(args, kwargs, plan.merge(tokens))
         if self.takes_mask:
-            weighted = self.state.config.size_weighted
-            return with_mask(args, kwargs, ATTENTION_MASK_POSITION, plan, size_weighted=weighted)
+            return self.with_attention_mask(args, kwargs, plan)
         return args, kwargs
 
 
@@ -174,8 +178,7 @@ class MergeKeys(SiteHook):
             args = (args[0], plan.merge(tokens), *args[2:])
         else:
             kwargs["encoder_hidden_states"] = plan.merge(tokens)
-        weighted = self.state.config.size_weighted
-        return with_mask(args, kwargs, ATTENTION_MASK_POSITION, plan, size_weighted=weighted)
+        return self.with_attention_mask(args, kwargs, plan)
 
 
 @dataclass(slots=True, eq=False)

@@ -7,9 +7,9 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from retom.allocation import ALLOCATIONS
 from retom.config import SCOPES, Config
 from retom.methods import METHODS
+from retom.methods.local import LOCAL_ALLOCATIONS
 from retom.plan import MERGE_MODES
 from retom.rules import method_to_dict
 
@@ -165,7 +165,7 @@ def add_merging(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--window", type=height_by_width, metavar="HxW", help="tokens of a local window"
     )
-    group.add_argument("--allocation", choices=(*ALLOCATIONS, "multiscale"), help="which tokens go")
+    group.add_argument("--allocation", choices=LOCAL_ALLOCATIONS, help="which tokens go")
     group.add_argument(
         "--reach",
         type=whole_number(0),

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
-from retom.errors import ConfigError, ShapeError
+from retom.allocation import most_removable
+from retom.errors import ConfigError
 from retom.grid import Grid, Windows, check_window
 from retom.hints import NO_HINTS, Hints
 from retom.plan import MergeMode, Plan
@@ -43,7 +44,7 @@ class Collapse:
 
     def num_removed(self, grid: Grid) -> int:
         """All but one token of each window."""
-        return grid.num_tokens - Windows(grid, *self.window).count
+        return most_removable(Windows(grid, *self.window))
 
     def check_protected(self, protected: Tensor, grid: Grid) -> None:
         """Refuse: every window collapses.
@@ -62,11 +63,7 @@ class Collapse:
         Raises:
             ShapeError: ``x`` does not have ``grid.num_tokens`` tokens.
         """
-        if x.ndim != 3 or x.shape[1] != grid.num_tokens:
-            raise ShapeError(
-                f"A plan for a {grid} grid needs tokens of shape (batch, {grid.num_tokens}, "
-                f"channels); {tuple(x.shape)} was given."
-            )
+        grid.check_tokens(x)
         windows = Windows(grid, *self.window)
         first = windows.token_index(x.device)[:, 0]
         target = windows.token_order(first[None, :, None].expand(1, -1, windows.area))

@@ -19,7 +19,8 @@ from retom.allocation import (
     most_removable,
     num_removed,
 )
-from retom.errors import BudgetError, ConfigError, ShapeError
+from retom.checks import check_choice, check_ratio
+from retom.errors import BudgetError, ConfigError
 from retom.grid import Grid, Windows, check_window
 from retom.hints import NO_HINTS, Hints
 from retom.multiscale import TwoScales, allocate_two_scales
@@ -28,6 +29,9 @@ from retom.representative import nearest_representative, unit_tokens
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+LOCAL_ALLOCATIONS: tuple[str, ...] = (*ALLOCATIONS, "multiscale")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,16 +67,10 @@ class LocalMethod(ABC):
     alternate: bool = False
 
     def __post_init__(self) -> None:
-        if not isinstance(self.ratio, (int, float)) or isinstance(self.ratio, bool):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise ConfigError(f"ratio is a number in [0, 1); {self.ratio!r} was given.")
-        if not 0 <= self.ratio < 1:
-            raise ConfigError(
-                "ratio is the fraction of the tokens to remove, at least 0 and less than 1; "
-                f"{self.ratio} was given. Use 0.5 to remove half of them."
-            )
+        check_ratio(self.ratio)
         object.__setattr__(self, "window", check_window(self.window))
-        self._check_choice("allocation", self.allocation, (*ALLOCATIONS, "multiscale"))
-        self._check_choice("merge", self.merge, MERGE_MODES)
+        check_choice("allocation", self.allocation, LOCAL_ALLOCATIONS)
+        check_choice("merge", self.merge, MERGE_MODES)
         if type(self.reach) is not int or self.reach < 0:
             raise ConfigError(
                 "reach is a number of windows, a whole number of at least 0; "
@@ -142,11 +140,7 @@ class LocalMethod(ABC):
             ShapeError: ``x`` does not have ``grid.num_tokens`` tokens.
             BudgetError: The ratio is out of the windows' reach.
         """
-        if x.ndim != 3 or x.shape[1] != grid.num_tokens:
-            raise ShapeError(
-                f"A plan for a {grid} grid needs tokens of shape (batch, {grid.num_tokens}, "
-                f"channels); {tuple(x.shape)} was given."
-            )
+        grid.check_tokens(x)
         budget = self.num_removed(grid)
         partitions = self._partitions(grid)
         windows = partitions[hints.turn % len(partitions)]
@@ -193,8 +187,3 @@ class LocalMethod(ABC):
         if self.allocation == "multiscale":
             return TwoScales(windows).most
         return most_removable(windows)
-
-    @staticmethod
-    def _check_choice(option: str, value: object, allowed: tuple[str, ...]) -> None:
-        if value not in allowed:
-            raise ConfigError(f"{option} is one of {', '.join(allowed)}; {value!r} was given.")

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 
 from retom.allocation import num_removed
-from retom.errors import ConfigError, ShapeError
+from retom.checks import check_ratio
+from retom.errors import ConfigError
 from retom.grid import Grid, Windows, check_window
 from retom.hints import NO_HINTS, Hints
 from retom.plan import Plan
@@ -43,11 +44,7 @@ class ToMe:
     window: tuple[int, int] = (2, 2)
 
     def __post_init__(self) -> None:
-        if type(self.ratio) not in (int, float) or not 0 <= self.ratio < 1:
-            raise ConfigError(
-                "ratio is the fraction of the tokens to remove, at least 0 and less than 1; "
-                f"{self.ratio!r} was given. Use 0.5 to remove half of them."
-            )
+        check_ratio(self.ratio)
         object.__setattr__(self, "window", check_window(self.window))
 
     def num_removed(self, grid: Grid) -> int:
@@ -76,11 +73,7 @@ class ToMe:
             ShapeError: ``x`` does not have ``grid.num_tokens`` tokens.
             BudgetError: The ratio is out of reach.
         """
-        if x.ndim != 3 or x.shape[1] != grid.num_tokens:
-            raise ShapeError(
-                f"A plan for a {grid} grid needs tokens of shape (batch, {grid.num_tokens}, "
-                f"channels); {tuple(x.shape)} was given."
-            )
+        grid.check_tokens(x)
         budget = self.num_removed(grid)
         first = self._destinations(grid, x.device)
         unit = torch.nn.functional.normalize(x.float(), dim=-1)

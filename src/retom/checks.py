@@ -1,0 +1,22 @@
+"""Checks that options of several kinds share, each with what is allowed in its message."""
+
+from __future__ import annotations
+
+from retom.errors import ConfigError
+
+
+def check_choice(option: str, value: object, allowed: tuple[str, ...]) -> None:
+    """Raise :class:`ConfigError` unless ``value`` is one of those allowed."""
+    if value not in allowed:
+        raise ConfigError(f"{option} is one of {', '.join(allowed)}; {value!r} was given.")
+
+
+def check_ratio(ratio: object) -> None:
+    """Raise :class:`ConfigError` unless ``ratio`` is a fraction of tokens that may go."""
+    if not isinstance(ratio, (int, float)) or isinstance(ratio, bool):
+        raise ConfigError(f"ratio is a number in [0, 1); {ratio!r} was given.")
+    if not 0 <= ratio < 1:
+        raise ConfigError(
+            "ratio is the fraction of the tokens to remove, at least 0 and less than 1; "
+            f"{ratio} was given. Use 0.5 to remove half of them."
+        )
