@@ -31,10 +31,20 @@ from sources import (
     with_unet,
 )
 from torch import nn
-from variants import DEFAULT, TOMESD, UNMERGED, Oracle, Variant, merged_copy, select, shared_copy
+from variants import (
+    CHEAPEST,
+    DEFAULT,
+    TOMESD,
+    UNMERGED,
+    Oracle,
+    Variant,
+    merged_copy,
+    select,
+    shared_copy,
+)
 
 ORACLE = Variant("oracle", Oracle())
-CONTENDERS = [DEFAULT, "retom/similarity/2x2/reach1/mean", TOMESD]
+CONTENDERS = [DEFAULT, CHEAPEST, TOMESD]
 LEAST_GAIN = 0.01
 PROMPT = "a red apple on a blue background"
 

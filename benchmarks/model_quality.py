@@ -47,8 +47,21 @@ from retom.metrics import psnr, relative_error, ssim
 STAGES = ("teacher", "timing", "pictures")
 MOST_DB = 100.0
 OTHER_SEED = 1_000_003
-DEFAULT_GLOBS = ["retom/*", "tomesd/*", "random_representative/*", "window_corner/*"]
-SMOKE_GLOBS = [DEFAULT, TOMESD, "window_corner/similarity/2x2/reach0/mean"]
+DEFAULT_GLOBS = [
+    "tomesd/*",
+    "tome/layer+sized",
+    "retom/similarity/2x2/*/mean/*",
+    "retom/uniform/2x2/reach[01]/mean/*",
+    "retom/coherence/2x2/reach[01]/mean/layer*",
+    "retom/multiscale/2x2/reach0/mean/layer+sized",
+    "retom/similarity/4x4/*/mean/layer+sized",
+    "retom/similarity/2x2/reach[01]/representative/l*[ld]",
+    "retom/similarity/2x2/reach1/norm_mean/layer+sized",
+    "[rw]*_*/similarity/2x2/reach1/mean/layer+sized",
+    "[rw]*_*/similarity/2x2/reach0/representative/l*[ld]",
+]
+"""The study's own choice: every option beside the best setting, and what the paper describes."""
+SMOKE_GLOBS = [DEFAULT, TOMESD, "window_corner/similarity/2x2/reach0/mean/level"]
 
 
 class Tick:

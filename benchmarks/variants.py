@@ -13,6 +13,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from typing import Any, ClassVar
 
 import tomesd
@@ -20,13 +21,16 @@ import torch
 from torch import Tensor, nn
 
 import retom
-from retom.methods import Method, RandomRepresentative, ReToM, WindowCorner
+from retom.methods import Method, RandomRepresentative, ReToM, ToMe, WindowCorner
 from retom.methods.local import LocalMethod
 from retom.models import layout_of
 
 UNMERGED = "un-merged"
 TOMESD = "tomesd/random"
-DEFAULT = "retom/similarity/2x2/reach0/mean"
+DEFAULT = "retom/similarity/2x2/reach1/mean/layer+sized"
+CHEAPEST = "retom/similarity/2x2/reach0/mean/level"
+SHARINGS = ("level", "layer", "layer+sized")
+"""Who shares a plan, and whether attention is weighted by the sizes of merged tokens."""
 
 
 @dataclass(frozen=True)
@@ -34,13 +38,15 @@ class Variant:
     """One contender.
 
     Attributes:
-        name: What globs select: family/allocation/window/reach/merge.
+        name: What globs select: family/allocation/window/reach/merge/sharing.
         method: A retom method, or None for tomesd.
+        sharing: One of :data:`SHARINGS`.
         use_rand: tomesd's own option: a random destination in each cell, or its corner.
     """
 
     name: str
     method: Method | None
+    sharing: str = "level"
     use_rand: bool = True
 
     def at(self, ratio: float) -> Variant:
@@ -89,20 +95,23 @@ class Oracle:
 
 
 def all_variants() -> list[Variant]:
-    """Every contender at ratio 0.5: tomesd, ReToM 36 times, other representatives."""
+    """Every contender at ratio 0.5: tomesd, ToMe of our own, ReToM, other representatives."""
     found = [Variant(TOMESD, None), Variant("tomesd/corner", None, use_rand=False)]
-    sides, merges = (2, 4), ("mean", "representative")
-    for allocation, side, reach, merge in itertools.product(
-        ("similarity", "coherence", "uniform"), sides, (0, 1, 2), merges
+    found += [Variant(f"tome/{sharing}", ToMe(), sharing) for sharing in SHARINGS]
+    sides, merges = (2, 4), ("mean", "norm_mean", "representative")
+    for allocation, side, reach, merge, sharing in itertools.product(
+        ("similarity", "coherence", "uniform", "multiscale"), sides, (0, 1, 2), merges, SHARINGS
     ):
+        if allocation == "multiscale" and reach:
+            continue
         options: Any = {"allocation": allocation, "window": (side, side)}
         method = ReToM(reach=reach, merge=merge, **options)
-        found.append(Variant(_name("retom", method), method))
-    for kind, side, reach, merge in itertools.product(
-        (RandomRepresentative, WindowCorner), sides, (0, 1), merges
+        found.append(_variant("retom", method, sharing))
+    for kind, side, reach, merge, sharing in itertools.product(
+        (RandomRepresentative, WindowCorner), sides, (0, 1), merges, SHARINGS
     ):
         method = kind(window=(side, side), reach=reach, merge=merge)
-        found.append(Variant(_name(kind.name, method), method))
+        found.append(_variant(kind.name, method, sharing))
     return found
 
 
@@ -115,8 +124,13 @@ def select(globs: Sequence[str]) -> list[Variant]:
     everything = all_variants()
     for glob in globs:
         if not any(fnmatch.fnmatchcase(variant.name, glob) for variant in everything):
-            names = "\n  ".join(variant.name for variant in everything)
-            raise SystemExit(f"No variant matches {glob!r}. There are\n  {names}")
+            parts = zip_longest(*(variant.name.split("/") for variant in everything))
+            choices = [" ".join(sorted({part for part in column if part})) for column in parts]
+            listing = "\n  ".join(choices)
+            raise SystemExit(
+                f"No variant matches {glob!r}. Names are parts joined by /, which may be, in order,"
+                f"\n  {listing}"
+            )
     return [v for v in everything if any(fnmatch.fnmatchcase(v.name, glob) for glob in globs)]
 
 
@@ -136,7 +150,12 @@ def apply(
         What removes it again.
     """
     if variant.method is not None:
-        config = retom.Config(method=variant.at(ratio).method, levels=tuple(range(levels)))
+        config = retom.Config(
+            method=variant.at(ratio).method,
+            levels=tuple(range(levels)),
+            share="level" if variant.sharing == "level" else "layer",
+            size_weighted=variant.sharing.endswith("+sized"),
+        )
         return retom.apply(unet, config).remove
     tomesd.apply_patch(
         unet,
@@ -209,6 +228,8 @@ def tokens_in_self_attention(unet: nn.Module, call: Callable[[], object]) -> dic
     return seen
 
 
-def _name(family: str, method: LocalMethod) -> str:
+def _variant(family: str, method: LocalMethod, sharing: str) -> Variant:
     height, width = method.window
-    return f"{family}/{method.allocation}/{height}x{width}/reach{method.reach}/{method.merge}"
+    window = f"{height}x{width}"
+    parts = (family, method.allocation, window, f"reach{method.reach}", method.merge, sharing)
+    return Variant("/".join(parts), method, sharing)

@@ -229,10 +229,10 @@ class TestVariants:
     def test_matrix_is_complete_and_names_are_unique(self):
         names = [variant.name for variant in variants.all_variants()]
         assert len(set(names)) == len(names)
-        assert sum(name.startswith("retom/") for name in names) == 3 * 2 * 3 * 2
+        assert sum(name.startswith("retom/") for name in names) == (3 * 3 + 1) * 2 * 3 * 3
         assert {variants.DEFAULT, variants.TOMESD, "tomesd/corner"} <= set(names)
         assert next(v for v in variants.all_variants() if v.name == variants.DEFAULT).method == (
-            retom.ReToM(window=(2, 2), allocation="similarity", reach=0, merge="mean")
+            retom.ReToM(window=(2, 2), allocation="similarity", reach=1, merge="mean")
         )
 
     def test_a_glob_without_a_match_is_refused(self):
