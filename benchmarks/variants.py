@@ -20,7 +20,17 @@ import torch
 from torch import Tensor, nn
 
 import retom
-from retom.methods import Method, RandomRepresentative, ReToM, WindowCorner
+from retom.methods import (
+    SDTM,
+    ImportanceToMe,
+    Method,
+    RandomRepresentative,
+    ReToM,
+    SiTo,
+    ToMA,
+    ToMe,
+    WindowCorner,
+)
 from retom.methods.local import LocalMethod
 from retom.models import layout_of
 
@@ -34,14 +44,22 @@ class Variant:
     """One contender.
 
     Attributes:
-        name: What globs select: family/allocation/window/reach/merge.
+        name: What globs select: family/allocation/window/reach/merge, then other options; for
+            peers the family and what they have of these.
         method: A retom method, or None for tomesd.
         use_rand: tomesd's own option: a random destination in each cell, or its corner.
+        score: What plans compare, see ``retom.Config``.
     """
 
     name: str
     method: Method | None
     use_rand: bool = True
+    score: Any = "input"
+
+    @property
+    def guided(self) -> bool:
+        """Whether it compares the halves of guidance, and cannot run in a call without."""
+        return getattr(self.method, "uses_guidance", False)
 
     def at(self, ratio: float) -> Variant:
         """The same contender at another ratio."""
@@ -89,7 +107,7 @@ class Oracle:
 
 
 def all_variants() -> list[Variant]:
-    """Every contender at ratio 0.5: tomesd, ReToM 36 times, other representatives."""
+    """Every contender at ratio 0.5: tomesd, ReToM 36 times and with options, peers."""
     found = [Variant(TOMESD, None), Variant("tomesd/corner", None, use_rand=False)]
     sides, merges = (2, 4), ("mean", "representative")
     for allocation, side, reach, merge in itertools.product(
@@ -103,7 +121,34 @@ def all_variants() -> list[Variant]:
     ):
         method = kind(window=(side, side), reach=reach, merge=merge)
         found.append(Variant(_name(kind.name, method), method))
+    return found + _with_options() + _peers()
+
+
+def _with_options() -> list[Variant]:
+    """ReToM's other options, one at a time, on its default and on its best by denoiser error."""
+    found: list[Variant] = []
+    for base in (ReToM(), ReToM(allocation="uniform", reach=1)):
+        name = _name("retom", base)
+        found += [
+            Variant(f"{name}/rematch", replace(base, rematch=True)),
+            Variant(f"{name}/soft", replace(base, unmerge="similarity")),
+            Variant(f"{name}/rematch+soft", replace(base, rematch=True, unmerge="similarity")),
+            Variant(f"{name}/score-block", base, score="block"),
+            Variant(f"{name}/score-keys", base, score="keys"),
+        ]
     return found
+
+
+def _peers() -> list[Variant]:
+    """Methods of other papers, written again under retom's protocol."""
+    return [
+        Variant("tome/corner/2x2", ToMe()),
+        Variant("sito/2x2", SiTo()),
+        Variant("toma/4x4/transpose", ToMA()),
+        Variant("toma/4x4/pseudo_inverse", ToMA(inverse="pseudo_inverse")),
+        Variant("sdtm/2x2", SDTM()),
+        Variant("importance", ImportanceToMe()),
+    ]
 
 
 def select(globs: Sequence[str]) -> list[Variant]:
@@ -136,7 +181,8 @@ def apply(
         What removes it again.
     """
     if variant.method is not None:
-        config = retom.Config(method=variant.at(ratio).method, levels=tuple(range(levels)))
+        method, numbers = variant.at(ratio).method, tuple(range(levels))
+        config = retom.Config(method=method, levels=numbers, score=variant.score)
         return retom.apply(unet, config).remove
     tomesd.apply_patch(
         unet,
