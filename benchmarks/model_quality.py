@@ -21,7 +21,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from measure import interleave, synchroniser
@@ -49,16 +51,22 @@ MOST_DB = 100.0
 OTHER_SEED = 1_000_003
 DEFAULT_GLOBS = [
     "tomesd/*",
-    "tome/layer+sized",
-    "retom/similarity/2x2/*/mean/*",
-    "retom/uniform/2x2/reach[01]/mean/*",
-    "retom/coherence/2x2/reach[01]/mean/layer*",
-    "retom/multiscale/2x2/reach0/mean/layer+sized",
-    "retom/similarity/4x4/*/mean/layer+sized",
+    "tome/*",
+    "s*/2x2/layer*",
+    "importance/*",
+    "toma/*/transpose/*",
+    "retom/similarity/2x2/reach1/mean/layer+sized/*",
+    "retom/similarity/2x2/reach[01]/mean/l*[lrd]",
+    "retom/similarity/2x2/reach2/mean/layer+sized",
     "retom/similarity/2x2/reach[01]/representative/l*[ld]",
     "retom/similarity/2x2/reach1/norm_mean/layer+sized",
+    "retom/similarity/4x4/reach[01]/mean/layer+sized",
+    "retom/uniform/2x2/reach0/mean/level",
+    "retom/uniform/2x2/reach1/mean/layer*",
+    "retom/coherence/2x2/reach1/mean/layer+sized",
+    "retom/multiscale/2x2/reach0/mean/layer+sized",
     "[rw]*_*/similarity/2x2/reach1/mean/layer+sized",
-    "[rw]*_*/similarity/2x2/reach0/representative/l*[ld]",
+    "[rw]*_*/similarity/2x2/reach0/representative/layer+sized",
 ]
 """The study's own choice: every option beside the best setting, and what the paper describes."""
 SMOKE_GLOBS = [DEFAULT, TOMESD, "window_corner/similarity/2x2/reach0/mean/level"]
@@ -143,6 +151,18 @@ def similarity(pictures: Tensor, whole: Tensor) -> dict[str, list[float]]:
 RUNS = {"teacher": run_teacher, "timing": run_timing, "pictures": run_pictures}
 
 
+def twice(given: dict[str, Any]) -> dict[str, Any]:
+    """A call's arguments as those of both halves of guidance."""
+    found: dict[str, Any] = {}
+    for name, value in given.items():
+        if isinstance(value, dict):
+            found[name] = twice(value)
+        else:
+            batched = isinstance(value, Tensor) and value.ndim > 0
+            found[name] = torch.cat([value, value]) if batched else value
+    return found
+
+
 def comparable(study: Study, variants: list[Variant]) -> list[Variant]:
     """The variants that can reach the ratio on this model; the others are named on stderr.
 
@@ -155,16 +175,18 @@ def comparable(study: Study, variants: list[Variant]) -> list[Variant]:
     latents = study.reference(study.chunks[0])["latents"][:2]
     x = study.noisy(latents, study.timesteps[0], chunk)
 
-    def call() -> None:
+    def call(*, guided: bool = False) -> None:
+        latents, others = (torch.cat([x, x]), twice(given)) if guided else (x, given)
         with torch.no_grad():
-            study.pipe.unet(x, study.timesteps[0], **given)
+            study.pipe.unet(latents, study.timesteps[0], **others)
 
     found: list[Variant] = []
     first: dict[str, int] = {}
     for variant in variants:
         try:
             with study.merged(variant):
-                tokens = tokens_in_self_attention(study.pipe.unet, call)
+                once = partial(call, guided=variant.guided)
+                tokens = tokens_in_self_attention(study.pipe.unet, once)
         except retom.BudgetError as error:
             progress(f"left out: {variant.name}: {error}")
             continue
@@ -185,7 +207,9 @@ def run(study: Study, variants: list[Variant], stages: Sequence[str]) -> None:
     jobs = []
     for stage in stages:
         for chunk in [study.chunks[0][:2]] if stage == "timing" else study.chunks:
-            todo = [v for v in variants if not store.has(stage, v.name, chunk)]
+            # Only pictures are drawn with guidance.
+            able = [v for v in variants if stage == "pictures" or not v.guided]
+            todo = [v for v in able if not store.has(stage, v.name, chunk)]
             if todo:
                 jobs.append((stage, chunk, todo))
     tick = Tick(sum(len(todo) for _, _, todo in jobs))

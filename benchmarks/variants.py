@@ -21,7 +21,17 @@ import torch
 from torch import Tensor, nn
 
 import retom
-from retom.methods import Method, RandomRepresentative, ReToM, ToMe, WindowCorner
+from retom.methods import (
+    SDTM,
+    ImportanceToMe,
+    Method,
+    RandomRepresentative,
+    ReToM,
+    SiTo,
+    ToMA,
+    ToMe,
+    WindowCorner,
+)
 from retom.methods.local import LocalMethod
 from retom.models import layout_of
 
@@ -38,16 +48,24 @@ class Variant:
     """One contender.
 
     Attributes:
-        name: What globs select: family/allocation/window/reach/merge/sharing.
+        name: What globs select: family/allocation/window/reach/merge/sharing, then other options;
+            for peers the family and what they have of these.
         method: A retom method, or None for tomesd.
         sharing: One of :data:`SHARINGS`.
         use_rand: tomesd's own option: a random destination in each cell, or its corner.
+        score: What plans compare, see ``retom.Config``.
     """
 
     name: str
     method: Method | None
     sharing: str = "level"
     use_rand: bool = True
+    score: Any = "input"
+
+    @property
+    def guided(self) -> bool:
+        """Whether it compares the halves of guidance, and cannot run in a call without."""
+        return getattr(self.method, "uses_guidance", False)
 
     def at(self, ratio: float) -> Variant:
         """The same contender at another ratio."""
@@ -95,9 +113,8 @@ class Oracle:
 
 
 def all_variants() -> list[Variant]:
-    """Every contender at ratio 0.5: tomesd, ToMe of our own, ReToM, other representatives."""
+    """Every contender at ratio 0.5: tomesd, every setting of ReToM, its options, peers."""
     found = [Variant(TOMESD, None), Variant("tomesd/corner", None, use_rand=False)]
-    found += [Variant(f"tome/{sharing}", ToMe(), sharing) for sharing in SHARINGS]
     sides, merges = (2, 4), ("mean", "norm_mean", "representative")
     for allocation, side, reach, merge, sharing in itertools.product(
         ("similarity", "coherence", "uniform", "multiscale"), sides, (0, 1, 2), merges, SHARINGS
@@ -112,7 +129,54 @@ def all_variants() -> list[Variant]:
     ):
         method = kind(window=(side, side), reach=reach, merge=merge)
         found.append(_variant(kind.name, method, sharing))
+    return found + _with_options() + _peers()
+
+
+def _with_options() -> list[Variant]:
+    """ReToM's other options, one at a time, on its best setting and on its cheapest."""
+    found: list[Variant] = []
+    for base, sharing in ((ReToM(reach=1), SHARINGS[-1]), (ReToM(reach=0), SHARINGS[0])):
+        plain = _variant("retom", base, sharing)
+        found += [
+            replace(plain, name=f"{plain.name}/{option}", **changes)
+            for option, changes in {
+                "rematch": {"method": replace(base, rematch=True)},
+                "soft": {"method": replace(base, unmerge="similarity")},
+                "rematch+soft": {"method": replace(base, rematch=True, unmerge="similarity")},
+                "score-block": {"score": "block"},
+                "score-keys": {"score": "keys"},
+            }.items()
+        ]
     return found
+
+
+def _peers() -> list[Variant]:
+    """Methods of other papers, written again under retom's protocol.
+
+    Each plans in every layer, as its authors have it, and takes the weights by size if it can.
+    """
+    named = {"tome/2x2": ToMe(), "sito/2x2": SiTo(), "sdtm/2x2": SDTM()}
+    named |= {"importance/2x2": ImportanceToMe()}
+    found = [
+        Variant(f"{name}/{sharing}", method, sharing)
+        for name, method in named.items()
+        for sharing in SHARINGS[1:]
+    ]
+    for inverse in ("transpose", "pseudo_inverse"):
+        found.append(Variant(f"toma/4x4/{inverse}/layer", ToMA(inverse=inverse), "layer"))
+    return found
+
+
+def _peers() -> list[Variant]:
+    """Methods of other papers, written again under retom's protocol."""
+    return [
+        Variant("tome/corner/2x2", ToMe()),
+        Variant("sito/2x2", SiTo()),
+        Variant("toma/4x4/transpose", ToMA()),
+        Variant("toma/4x4/pseudo_inverse", ToMA(inverse="pseudo_inverse")),
+        Variant("sdtm/2x2", SDTM()),
+        Variant("importance", ImportanceToMe()),
+    ]
 
 
 def select(globs: Sequence[str]) -> list[Variant]:
@@ -155,6 +219,7 @@ def apply(
             levels=tuple(range(levels)),
             share="level" if variant.sharing == "level" else "layer",
             size_weighted=variant.sharing.endswith("+sized"),
+            score=variant.score,
         )
         return retom.apply(unet, config).remove
     tomesd.apply_patch(

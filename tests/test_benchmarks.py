@@ -229,7 +229,9 @@ class TestVariants:
     def test_matrix_is_complete_and_names_are_unique(self):
         names = [variant.name for variant in variants.all_variants()]
         assert len(set(names)) == len(names)
-        assert sum(name.startswith("retom/") for name in names) == (3 * 3 + 1) * 2 * 3 * 3
+        assert sum(name.startswith("retom/") for name in names) == (3 * 3 + 1) * 2 * 3 * 3 + 2 * 5
+        peers = {"tome", "sito", "toma", "sdtm", "importance"}
+        assert peers <= {name.split("/")[0] for name in names}
         assert {variants.DEFAULT, variants.TOMESD, "tomesd/corner"} <= set(names)
         assert next(v for v in variants.all_variants() if v.name == variants.DEFAULT).method == (
             retom.ReToM(window=(2, 2), allocation="similarity", reach=1, merge="mean")
@@ -252,6 +254,20 @@ class TestVariants:
         assert torch.equal(sources.call(unet, given), before)
         assert [type(module) for module in unet.modules()] == classes
         assert not any(hasattr(module, "_tome_info") for module in unet.modules())
+
+    @pytest.mark.parametrize(
+        "glob", [f"{variants.DEFAULT}/*", "tome/*", "sito/*", "toma/*", "sdtm/*", "importance"]
+    )
+    def test_options_and_peers_merge_as_many_tokens_as_the_default(self, glob):
+        unet = sources.random_unet("sd15-narrow")
+        given = model_quality.twice(sources.unet_inputs(unet, batch=1, height=8, width=8))
+        counts, outputs = [], []
+        for variant in [*variants.select([variants.DEFAULT]), *variants.select([glob])]:
+            twin = variants.merged_copy(unet, variant, ratio=0.5)
+            call = lambda twin=twin: outputs.append(sources.call(twin, given))  # noqa: E731
+            counts.append(variants.tokens_in_self_attention(twin, call))
+        assert all(count == counts[0] for count in counts)
+        assert not any(torch.equal(output, outputs[0]) for output in outputs[1:])
 
     def test_tomesd_draws_the_same_every_time_it_is_applied(self):
         unet = sources.random_unet("sd15-narrow")

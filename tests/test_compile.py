@@ -46,6 +46,21 @@ def test_merging_is_one_graph_with_the_eager_result():
     assert graphs.frame_count == 1
 
 
+@pytest.mark.parametrize(
+    "method",
+    [retom.ReToM(rematch=True, unmerge="similarity"), retom.methods.ToMA()],
+    ids=["soft", "matrix"],
+)
+def test_other_plans_are_one_graph_too(method):
+    model = small_unet()
+    arguments = tiny.inputs(size=(11, 8))
+    retom.apply(model, retom.Config(method=method, score="block"))
+    merged = tiny.call(model, arguments)
+    fast, graphs = compiled(model)
+    assert torch.equal(tiny.call(fast, arguments), merged)
+    assert graphs.frame_count == 1
+
+
 def test_applying_to_a_compiled_model_before_its_first_call():
     model = small_unet()
     arguments = tiny.inputs()

@@ -19,13 +19,15 @@ SOURCE = Path(retom.__file__).parent
 
 LAYERS = [
     {"errors"},
-    {"grid", "plan", "hints", "clock", "checks", "metrics"},
-    {"representative", "allocation", "multiscale"},
+    {"grid", "token_plan", "hints", "clock", "checks", "metrics"},
+    {"plan", "representative", "allocation", "multiscale", "rematch", "guidance"},
+    {"soft_plan", "matrix_plan"},
     {"methods", "protection"},
     {"rules"},
     {"config", "calls"},
     {"models"},
     {"state"},
+    {"entry_hooks"},
     {"hooks"},
     {"summary"},
     {"handle"},

@@ -63,6 +63,31 @@ def most_removable(windows: Windows, protected: Tensor | None = None) -> int:
     return int((may_go - 1).clamp_min(0).sum())
 
 
+def check_budget_left(
+    ratio: float, num_removed: int, partitions: tuple[Windows, ...], protected: Tensor
+) -> None:
+    """Refuse a mask that leaves too few tokens that may go.
+
+    Args:
+        ratio: What was asked, for the message.
+        num_removed: Tokens to remove, R.
+        partitions: Every partition that may be used.
+        protected: Tokens that must not go, bool (N,), on the CPU.
+
+    Raises:
+        BudgetError: The mask protects too many.
+    """
+    most = min(most_removable(windows, protected) for windows in partitions)
+    if num_removed > most:
+        windows = partitions[0]
+        raise BudgetError(
+            f"ratio {ratio:g} asks to remove {num_removed} of the {windows.grid.num_tokens} tokens "
+            f"of a {windows.grid} grid, but with {int(protected.sum())} of them protected windows "
+            f"of {windows.height}x{windows.width} can give up {most} at most. Lower the ratio, use "
+            "a larger window or protect less."
+        )
+
+
 def eligible_slots(windows: Windows, protected: Tensor) -> Tensor:
     """Slots that hold a token that is not protected, bool (num_windows, window_area)."""
     free = ~protected[windows.token_index(protected.device)]

@@ -12,7 +12,7 @@ from retom.rules import TRAINING_TIMESTEPS
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from retom.plan import Plan
+    from retom.token_plan import TokenPlan
 
 Args = tuple[Any, ...]
 Kwargs = dict[str, Any]
@@ -28,7 +28,7 @@ def noise_level(timestep: object) -> float:
     values = cast("list[float]", read.tolist())
     if any(value != values[0] for value in values):
         raise ConfigError(
-            "Rules by noise and refresh need one timestep for all pictures of a call; "
+            "Rules by noise, refresh and importance need one timestep for all pictures of a call; "
             f"{len(set(values))} different ones were given."
         )
     return values[0] / TRAINING_TIMESTEPS
@@ -47,7 +47,7 @@ def with_first_input(args: Args, kwargs: Kwargs, tokens: Tensor) -> tuple[Args, 
 
 
 def with_mask(
-    args: Args, kwargs: Kwargs, position: int, plan: Plan, *, size_weighted: bool
+    args: Args, kwargs: Kwargs, position: int, plan: TokenPlan, *, size_weighted: bool
 ) -> tuple[Args, Kwargs]:
     """The arguments with the kept tokens' part of the attention mask, and their sizes if asked.
 

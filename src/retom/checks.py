@@ -20,3 +20,9 @@ def check_ratio(ratio: object) -> None:
             "ratio is the fraction of the tokens to remove, at least 0 and less than 1; "
             f"{ratio} was given. Use 0.5 to remove half of them."
         )
+
+
+def check_seed(seed: object) -> None:
+    """Raise :class:`ConfigError` unless ``seed`` is a whole number of at least 0."""
+    if type(seed) is not int or seed < 0:
+        raise ConfigError(f"seed is a whole number of at least 0; {seed!r} was given.")

@@ -19,17 +19,19 @@ class Clock:
     Attributes:
         noise: Noise level of the running call, 1 for pure noise; None before the first.
         turn: At how many timesteps of this generation plans were renewed, after the first.
+        begins: Whether the last call noted was the first one of a generation.
     """
 
     noise: float | None = None
     turn: int = 0
+    begins: bool = False
     _source: object = None
     _fell: bool = False
     _steps: int = 0
 
     def reset(self) -> None:
         """Begin another generation with the next call."""
-        self.noise, self.turn = None, 0
+        self.noise, self.turn, self.begins = None, 0, False
         self._source, self._fell, self._steps = None, False, 0
 
     def advance(self, noise: float, source: object, refresh: Refresh) -> bool:
@@ -52,7 +54,9 @@ class Clock:
         before, previous = self.noise, self._source
         self.noise, self._source = noise, source
         repeats = noise == before and (self._fell or source is previous)
+        self.begins = False
         if before is None or noise > before or (noise == before and not repeats):
+            self.begins = True
             self.turn, self._fell, self._steps = 0, False, 0
             return True
         if repeats:

@@ -29,6 +29,8 @@ Scope = Literal["attention", "attention+mlp", "block", "kv"]
 SCOPES: tuple[str, ...] = get_args(Scope)
 Sharing = Literal["level", "layer"]
 SHARINGS: tuple[str, ...] = get_args(Sharing)
+Score = Literal["input", "block", "keys"]
+SCORES: tuple[str, ...] = get_args(Score)
 
 FORMAT = 1
 """Version of the JSON form; a file with another one is refused."""
@@ -57,6 +59,11 @@ class Config:
             call of a picture and at the first one at or below each level.
         share: Who shares a plan: ``level``, the layers of a level, from the first one's tokens; or
             ``layer``: none, each layer plans from its own tokens at its own cost.
+        score: What plans compare. ``input``: what the first layer in scope gets, which for
+            self-attention is the block's input after its norm. ``block``: the block's input before
+            that norm, as tomesd does. ``keys``: the keys of self-attention, as ToMe did in image
+            classifiers (arXiv:2210.09461), at the cost of one projection a plan; not for scope
+            ``block``, outside of which there are none yet.
         size_weighted: Add the logarithm of a merged token's size to its attention logits, so that
             it weighs as much as its members did (ToMe's proportional attention,
             arXiv:2210.09461). Not for scope ``block``, whose text attention it does not concern.
@@ -76,17 +83,20 @@ class Config:
     rules: tuple[Rule, ...] = ()
     refresh: Refresh = None
     share: Sharing = "level"
+    score: Score = "input"
     size_weighted: bool = False
 
     def __post_init__(self) -> None:
         check_method(self.method)
         check_choice("scope", self.scope, SCOPES)
         check_choice("share", self.share, SHARINGS)
+        check_choice("score", self.score, SCORES)
         object.__setattr__(self, "levels", check_levels(self.levels))
         object.__setattr__(self, "rules", _check_rules(self.rules))
         object.__setattr__(self, "refresh", _check_refresh(self.refresh))
         if type(self.size_weighted) is not bool:
             raise ConfigError(f"size_weighted is True or False; {self.size_weighted!r} was given.")
+        _check_against_scope(self)
         if self.size_weighted and self.scope == "block":
             raise ConfigError(
                 "size_weighted changes self-attention alone and is not offered for "
@@ -98,7 +108,14 @@ class Config:
         """Whether merging depends on the timestep, which the host then has to know."""
         if self.refresh is not None or not all(rule.always for rule in self.rules):
             return True
-        return any(getattr(method, "alternate", False) for method in self.methods())
+        return self.needs_guidance or any(
+            getattr(method, "alternate", False) for method in self.methods()
+        )
+
+    @property
+    def needs_guidance(self) -> bool:
+        """Whether a method compares the two halves of classifier-free guidance."""
+        return any(getattr(method, "uses_guidance", False) for method in self.methods())
 
     def method_at(self, level: int, noise: float | None) -> Method | None:
         """What merges on a level at a noise level; None where nothing does."""
@@ -152,6 +169,7 @@ class Config:
             "rules": [rule.to_dict() for rule in self.rules],
             "refresh": self.refresh,
             "share": self.share,
+            "score": self.score,
             "size_weighted": self.size_weighted,
         }
         # tuples become lists, as a reader of the file gets them
@@ -220,6 +238,22 @@ def _check_rules(rules: object) -> tuple[Rule, ...]:
             f"(retom.Rule(method=None, noise=(0.0, 0.2)),); {rules!r} was given."
         )
     return cast("tuple[Rule, ...]", given)
+
+
+def _check_against_scope(config: Config) -> None:
+    """Refuse options that would do nothing in the scope, or cannot be had there."""
+    if config.score == "keys" and config.scope == "block":
+        raise ConfigError(
+            "score='keys' reads the input of self-attention, which scope='block' merges before. "
+            "Use score='input', or scope='attention'."
+        )
+    if config.scope == "kv" and any(
+        getattr(method, "unmerge", "copy") != "copy" for method in config.methods()
+    ):
+        raise ConfigError(
+            "scope='kv' merges keys and values alone, and nothing is un-merged. Use "
+            "unmerge='copy', or another scope."
+        )
 
 
 def _check_refresh(refresh: object) -> Refresh:

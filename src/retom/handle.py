@@ -101,6 +101,7 @@ class Handle:
         self._state.end()
         self._state.protect(self._state.mask)  # other methods: check the mask again
         self._state.clock.reset()
+        self._state.guidance.forget()
         self._state.set_methods()
         self._state.seen.update(dict.fromkeys(self._layout.levels))
 

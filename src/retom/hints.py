@@ -17,10 +17,14 @@ class Hints:
         protected: Tokens that must not go, bool (N,) on the device of the tokens; None for none.
         turn: How many times plans were renewed in this generation before, so that a method may
             alternate between two partitions.
+        importance: How much the halves of guidance differed at each token in the last call of this
+            picture, float32 (B, N) on the device of the tokens, the same for both halves; None
+            where that is not known.
     """
 
     protected: Tensor | None = None
     turn: int = 0
+    importance: Tensor | None = None
 
 
 NO_HINTS = Hints()

@@ -1,4 +1,4 @@
-"""The only file that touches a host module: torch forward hooks, as callable objects.
+"""What touches a host module, with ``entry_hooks``: torch forward hooks, as callable objects.
 
 Objects, not closures, so that ``copy.deepcopy`` and pickling of the denoiser copy their state with
 it. No forward is re-typed, no class swapped, no attention processor wrapped.
@@ -6,12 +6,13 @@ it. No forward is re-typed, no class swapped, no attention processor wrapped.
 One call of the denoiser runs
 
 ```
-CallComes → DenoiserBegins → (GridSource → site*)* → DenoiserEnds
+CallComes → DenoiserBegins → (GridSource → site*)* → DenoiserEnds → CallEnds
 
 site, scope attention       MergeInput → attention → UnmergeOutput
       scope attention+mlp   the same, and MergeInput → MLP → UnmergeOutput
       scope kv              MergeKeys → attention
       scope block           MergeBlock → block → UnmergeBlock
+      score block           PlanFromBlock, before all of these
 ```
 """
 
@@ -24,7 +25,9 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor, nn
 
-from retom.calls import Args, Kwargs, first_input, noise_level, with_first_input, with_mask
+from retom.calls import Args, Kwargs, first_input, with_first_input, with_mask
+from retom.config import SCOPES
+from retom.entry_hooks import CallComes, CallEnds
 from retom.errors import ConfigError
 from retom.grid import Grid
 
@@ -32,35 +35,12 @@ if TYPE_CHECKING:
     from torch.utils.hooks import RemovableHandle
 
     from retom.models.layout import GridsOf, Layout, Site
-    from retom.plan import Plan
     from retom.state import LevelState, MergeState
+    from retom.token_plan import TokenPlan
 
 ATTENTION_MASK_POSITION = 2
 BLOCK_MASK_POSITION = 1
 """Where ``attention_mask`` stands among the arguments of an attention layer and of a block."""
-
-
-@dataclass(slots=True, eq=False)
-class CallComes:
-    """Before a call, outside of any compiled graph: look at what the host has to know."""
-
-    state: MergeState
-    grids: GridsOf
-
-    def __call__(self, module: nn.Module, args: Args, kwargs: Kwargs) -> None:
-        if not self.state.needs_preparation:
-            return
-        if torch.compiler.is_compiling():
-            raise ConfigError(
-                "Rules by noise, refresh, alternate and protect read each call on the host, which "
-                "a compiled graph cannot. Compile first and apply retom to the compiled module or "
-                "its pipeline, or compile only the blocks with compile_repeated_blocks()."
-            )
-        noise, source = None, None
-        if self.state.config.needs_timestep:
-            source = args[1] if len(args) > 1 else kwargs["timestep"]
-            noise = noise_level(source)
-        self.state.prepare(self.grids(first_input(args, kwargs, "sample")), noise, source)
 
 
 @dataclass(slots=True, eq=False)
@@ -114,14 +94,19 @@ class SiteHook:
     layer: str
     scopes: frozenset[str]
 
-    def plan(self, args: Args, kwargs: Kwargs) -> Plan | None:
+    def plan(self, module: nn.Module, args: Args, kwargs: Kwargs) -> TokenPlan | None:
         """The plan for the module's input; None where it passes as it is."""
         state = self.state
         if not state.running or self.level.method is None or state.config.scope not in self.scopes:
             return None
-        return state.plan_for(self.level, self.layer, first_input(args, kwargs, "hidden_states"))
+        # An MLP has no keys, nor need of any: the attention before it has made the plan.
+        score = getattr(module, "to_k", None) if state.config.score == "keys" else None
+        tokens = first_input(args, kwargs, "hidden_states")
+        return state.plan_for(self.level, self.layer, tokens, score)
 
-    def with_attention_mask(self, args: Args, kwargs: Kwargs, plan: Plan) -> tuple[Args, Kwargs]:
+    def with_attention_mask(
+        self, args: Args, kwargs: Kwargs, plan: TokenPlan
+    ) -> tuple[Args, Kwargs]:
         """A self-attention's arguments with the mask of the kept tokens."""
         weighted = self.state.config.size_weighted
         return with_mask(args, kwargs, ATTENTION_MASK_POSITION, plan, size_weighted=weighted)
@@ -134,7 +119,7 @@ class MergeInput(SiteHook):
     takes_mask: bool
 
     def __call__(self, module: nn.Module, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs] | None:
-        plan = self.plan(args, kwargs)
+        plan = self.plan(module, args, kwargs)
         if plan is None:
             return None
         tokens = first_input(args, kwargs, "hidden_states")
@@ -164,7 +149,7 @@ class MergeKeys(SiteHook):
     """Before self-attention: let all N tokens ask K merged ones, as text attention would."""
 
     def __call__(self, module: nn.Module, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs] | None:
-        plan = self.plan(args, kwargs)
+        plan = self.plan(module, args, kwargs)
         if plan is None:
             return None
         if getattr(module, "fused_projections", False):
@@ -182,11 +167,20 @@ class MergeKeys(SiteHook):
 
 
 @dataclass(slots=True, eq=False)
+class PlanFromBlock(SiteHook):
+    """Before a transformer block: plan from its raw input for the layers inside."""
+
+    def __call__(self, module: nn.Module, args: Args, kwargs: Kwargs) -> None:
+        if self.state.config.score == "block":
+            self.plan(module, args, kwargs)
+
+
+@dataclass(slots=True, eq=False)
 class MergeBlock(SiteHook):
     """Before a transformer block: replace its N tokens by K for all its layers."""
 
     def __call__(self, module: nn.Module, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs] | None:
-        plan = self.plan(args, kwargs)
+        plan = self.plan(module, args, kwargs)
         if plan is None:
             return None
         adapters = cast("dict[str, object]", kwargs.get("cross_attention_kwargs") or {})
@@ -241,6 +235,7 @@ def attach(
             DenoiserBegins(state, layout.grids, owner), with_kwargs=True
         ),
         denoiser.register_forward_hook(DenoiserEnds(state), always_call=True),
+        entry.register_forward_hook(CallEnds(state)),
     ]
     for source, number in {site.grid_source: site.level for site in layout.sites}.items():
         reads = GridSource(state, state.levels[number])
@@ -257,6 +252,7 @@ def _attach_site(site: Site, state: MergeState) -> list[RemovableHandle]:
     shared = (state, state.levels[site.level], site.name)
     both = frozenset({"attention", "attention+mlp"})
     before: list[tuple[nn.Module, object]] = [
+        (site.block, PlanFromBlock(*shared, frozenset(SCOPES))),
         (site.block, MergeBlock(*shared, frozenset({"block"}))),
         (site.attention, MergeInput(*shared, both, takes_mask=True)),
         (site.attention, MergeKeys(*shared, frozenset({"kv"}))),

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal, cast, get_args
 import torch
 from torch.nn.functional import embedding_bag
 
-from retom.errors import ShapeError
+from retom.token_plan import TokenPlan
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,7 +22,7 @@ MERGE_MODES: tuple[str, ...] = get_args(MergeMode)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Plan:
+class Plan(TokenPlan):
     """Maps between N tokens and K kept tokens, of a fixed size, for each item of a batch.
 
     Kept tokens stand in raster order of their positions. With members(k) the tokens that a kept
@@ -90,25 +90,20 @@ class Plan:
         )
 
     @property
-    def batch_size(self) -> int:
-        """Items of the batch that the plan was made for, B."""
-        return self.slot.shape[0]
-
-    @property
     def num_tokens(self) -> int:
         """Tokens before merging, N."""
         return self.slot.shape[1]
 
     @property
-    def num_kept(self) -> int:
-        """Tokens after merging, K."""
-        return self.kept.shape[1]
+    def sizes(self) -> Tensor:
+        """Number of members of every kept token, itself among them, int64 (B, K)."""
+        ends = torch.nn.functional.pad(self.member_start[1:], (0, 1), value=self.slot.numel())
+        return (ends - self.member_start).reshape(self.kept.shape)
 
     @property
     def log_sizes(self) -> Tensor:
         """Logarithm of the number of members of every kept token, float32 (B, K)."""
-        ends = torch.nn.functional.pad(self.member_start[1:], (0, 1), value=self.slot.numel())
-        return (ends - self.member_start).reshape(self.kept.shape).float().log()
+        return self.sizes.float().log()
 
     def merge(self, x: Tensor) -> Tensor:
         """Merge tokens (B, N, C) into (B, K, C) of the same dtype.
@@ -116,7 +111,7 @@ class Plan:
         Raises:
             ShapeError: ``x`` is not (B, N, C) for this plan's B and N.
         """
-        self._check(x, self.num_tokens, "merge")
+        self.check(x, self.num_tokens, "merge")
         rows = x.reshape(-1, x.shape[-1])
         if self.mode == "representative":
             merged = rows.index_select(0, self.kept_rows)
@@ -132,33 +127,9 @@ class Plan:
         Raises:
             ShapeError: ``y`` is not (B, K, C) for this plan's B and K.
         """
-        self._check(y, self.num_kept, "unmerge")
+        self.check(y, self.num_kept, "unmerge")
         rows = y.reshape(-1, y.shape[-1]).index_select(0, self.slot_rows)
         return rows.reshape(self.batch_size, self.num_tokens, y.shape[-1])
-
-    def pick(self, side: Tensor, dim: int) -> Tensor:
-        """Entries of token-aligned data (a mask, position data) at the kept tokens, never averaged.
-
-        Args:
-            side: Any dtype, N entries along ``dim``; dimension 0 is the batch, of size B or 1.
-            dim: The token dimension, not 0.
-
-        Returns:
-            ``side`` with K entries along ``dim`` and B along dimension 0.
-
-        Raises:
-            ShapeError: ``side`` does not have N entries along ``dim``, or another batch.
-        """
-        if side.shape[dim] != self.num_tokens or side.shape[0] not in (1, self.batch_size):
-            raise ShapeError(
-                f"pick expects {self.num_tokens} entries along dimension {dim} and a batch of 1 or "
-                f"{self.batch_size}; a tensor of shape {tuple(side.shape)} was given."
-            )
-        tokens_second = side.movedim(dim, 1)
-        tokens_second = tokens_second.expand(self.batch_size, *tokens_second.shape[1:])
-        index = self.kept.reshape(*self.kept.shape, *[1] * (tokens_second.ndim - 2))
-        picked = tokens_second.gather(1, index.expand(-1, -1, *tokens_second.shape[2:]))
-        return picked.movedim(1, dim)
 
     def _mean(self, rows: Tensor) -> Tensor:
         """Mean of the members of every kept token, (B N, C) -> (B K, C), accumulated in float32.
@@ -176,10 +147,3 @@ class Plan:
         # A mean of exactly zero has no direction to keep, and stays zero.
         scale = self._mean(length) / shrunk.clamp_min(torch.finfo(torch.float32).tiny)
         return (mean * scale).to(rows.dtype)
-
-    def _check(self, x: Tensor, num_tokens: int, verb: str) -> None:
-        if x.ndim != 3 or x.shape[0] != self.batch_size or x.shape[1] != num_tokens:
-            raise ShapeError(
-                f"{verb} expects (batch, tokens, channels) with batch {self.batch_size} and "
-                f"{num_tokens} tokens; a tensor of shape {tuple(x.shape)} was given."
-            )

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import torch
+
 from retom.clock import Clock
 from retom.errors import ConfigError, ShapeError
+from retom.guidance import Guidance
 from retom.hints import Hints
 from retom.protection import protected_tokens
 
@@ -16,7 +20,9 @@ if TYPE_CHECKING:
     from retom.config import Config
     from retom.grid import Grid
     from retom.methods import Method
-    from retom.plan import Plan
+    from retom.token_plan import TokenPlan
+
+Score = Callable[["Tensor"], "Tensor"]
 
 SHARED = ""
 """Key of the plan that all layers of a level share."""
@@ -37,7 +43,7 @@ class LevelState:
 
     method: Method | None = None
     source_grid: Grid | None = None
-    plans: dict[str, Plan] = field(default_factory=dict)
+    plans: dict[str, TokenPlan] = field(default_factory=dict)
     planned_grid: Grid | None = None
     protected: Tensor | None = None
     protected_grid: Grid | None = None
@@ -66,6 +72,7 @@ class MergeState:
             after merging.
         clock: Timesteps of the picture being drawn.
         mask: Pixels or latents to protect, bool (height, width) on the CPU; None for none.
+        guidance: What the last call of the picture being drawn said, for methods that ask.
         seen: Grid of each level in the last call that merged; None before it. The keys never
             change, so that a compiled graph does not depend on whether a call came before.
     """
@@ -75,9 +82,10 @@ class MergeState:
     enabled: bool = True
     running: bool = False
     prepared: bool = False
-    in_flight: tuple[Plan, Tensor | None, Tensor | None] | None = None
+    in_flight: tuple[TokenPlan, Tensor | None, Tensor | None] | None = None
     clock: Clock = field(default_factory=Clock)
     mask: Tensor | None = None
+    guidance: Guidance = field(default_factory=Guidance)
     seen: dict[int, Grid | None] = field(default_factory=dict)
 
     @property
@@ -116,6 +124,8 @@ class MergeState:
         if noise is not None:
             if self.clock.advance(noise, source, self.config.refresh):
                 self.forget()
+            if self.clock.begins:
+                self.guidance.forget()
             self.set_methods()
         for number, grid in grids.items():
             level = self.levels[number]
@@ -143,9 +153,9 @@ class MergeState:
             return
         if self.needs_preparation and not prepared:
             raise ConfigError(
-                "Rules by noise, refresh, alternate and protect need a look at each call before it "
-                "starts, but the denoiser was called past the compiled module that retom was "
-                "applied to. Call that module, or apply retom to the denoiser itself."
+                "Rules by noise, refresh, alternate, protect and importance need a look at each "
+                "call before it starts, but the denoiser was called past the compiled module that "
+                "retom was applied to. Call that module, or apply retom to the denoiser itself."
             )
         for number, grid in grids.items():
             for method in self.config.methods(number):
@@ -164,14 +174,23 @@ class MergeState:
             self.forget()
         if failed:
             self.clock.reset()
+            self.guidance.forget()
 
     def forget(self) -> None:
         """Drop all plans."""
         for level in self.levels.values():
             level.forget()
 
-    def plan_for(self, level: LevelState, layer: str, tokens: Tensor) -> Plan | None:
-        """The plan in use for a layer, made from ``tokens`` (B, N, C) if there is none yet.
+    def plan_for(
+        self, level: LevelState, layer: str, tokens: Tensor, score: Score | None = None
+    ) -> TokenPlan | None:
+        """The plan in use for a layer, made if there is none yet.
+
+        Args:
+            level: The layer's.
+            layer: Its name.
+            tokens: What is to merge, (B, N, C).
+            score: From ``tokens`` to what a plan compares, (B, N, any); None: to themselves.
 
         Returns:
             None where nothing is to remove.
@@ -196,12 +215,15 @@ class MergeState:
         key = SHARED if self.config.share == "level" else layer
         plan = level.plans.get(key)
         if plan is None or plan.batch_size != tokens.shape[0]:
-            plan = method.plan(tokens, grid, self._hints(level, tokens))
+            with torch.no_grad():
+                compared = tokens if score is None else score(tokens)
+            plan = method.plan(compared, grid, self._hints(level, grid, tokens))
             level.plans[key] = plan
         return plan
 
-    def _hints(self, level: LevelState, tokens: Tensor) -> Hints:
+    def _hints(self, level: LevelState, grid: Grid, tokens: Tensor) -> Hints:
         protected = level.protected
         if protected is not None:
             protected = protected.to(tokens.device)
-        return Hints(protected=protected, turn=self.clock.turn % 2)
+        importance = self.guidance.importance(grid, len(tokens))
+        return Hints(protected=protected, turn=self.clock.turn % 2, importance=importance)

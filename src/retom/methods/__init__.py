@@ -5,9 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
 
 from retom.methods.average_pool import AveragePool
+from retom.methods.importance import ImportanceToMe
 from retom.methods.random_representative import RandomRepresentative
 from retom.methods.retom import ReToM
+from retom.methods.sdtm import SDTM
+from retom.methods.sito import SiTo
 from retom.methods.todo import ToDo
+from retom.methods.toma import ToMA
 from retom.methods.tome import ToMe
 from retom.methods.window_corner import WindowCorner
 
@@ -16,15 +20,19 @@ if TYPE_CHECKING:
 
     from retom.grid import Grid
     from retom.hints import Hints
-    from retom.plan import Plan
+    from retom.token_plan import TokenPlan
 
 __all__ = [
     "METHODS",
+    "SDTM",
     "AveragePool",
+    "ImportanceToMe",
     "Method",
     "RandomRepresentative",
     "ReToM",
+    "SiTo",
     "ToDo",
+    "ToMA",
     "ToMe",
     "WindowCorner",
 ]
@@ -49,11 +57,22 @@ class Method(Protocol):
         """Raise ConfigError if the tokens of a mask, bool (N,), cannot be protected."""
         ...
 
-    def plan(self, x: Tensor, grid: Grid, hints: Hints) -> Plan:
+    def plan(self, x: Tensor, grid: Grid, hints: Hints) -> TokenPlan:
         """Decide which tokens of ``x`` (B, N, C) merge into which."""
         ...
 
 
-_ALL = (ReToM, RandomRepresentative, WindowCorner, AveragePool, ToMe, ToDo)
+_ALL = (
+    ReToM,
+    RandomRepresentative,
+    WindowCorner,
+    AveragePool,
+    ToMe,
+    ToDo,
+    SiTo,
+    ToMA,
+    SDTM,
+    ImportanceToMe,
+)
 METHODS: dict[str, type[Method]] = {method.name: method for method in _ALL}
 """Every shipped method by its name in configurations."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal, get_args
 
 import torch
 
@@ -15,23 +15,28 @@ from retom.allocation import (
     ALLOCATIONS,
     Allocation,
     allocate,
+    check_budget_left,
     eligible_slots,
     most_removable,
     num_removed,
 )
 from retom.checks import check_choice, check_ratio
-from retom.errors import BudgetError, ConfigError
+from retom.errors import ConfigError
 from retom.grid import Grid, Windows, check_window
 from retom.hints import NO_HINTS, Hints
 from retom.multiscale import TwoScales, allocate_two_scales
 from retom.plan import MERGE_MODES, MergeMode, Plan
+from retom.rematch import most_similar_kept
 from retom.representative import nearest_representative, unit_tokens
+from retom.soft_plan import SoftPlan
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
 LOCAL_ALLOCATIONS: tuple[str, ...] = (*ALLOCATIONS, "multiscale")
+Unmerge = Literal["copy", "similarity"]
+UNMERGES: tuple[str, ...] = get_args(Unmerge)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +57,10 @@ class LocalMethod(ABC):
             :class:`retom.plan.Plan`.
         alternate: Shift the windows by half a window whenever plans are renewed in a generation,
             and back, so that no fixed grid prints through.
+        rematch: Once it is known which tokens go, let each join the most similar kept token beside
+            it, be it a representative or not, see :mod:`retom.rematch`.
+        unmerge: What a token gets back: ``copy``, the output of the token that it joined; or
+            ``similarity``, a mixture of those around it, see :class:`retom.soft_plan.SoftPlan`.
 
     Raises:
         ConfigError: An option is out of its range.
@@ -65,6 +74,8 @@ class LocalMethod(ABC):
     reach: int = 0
     merge: MergeMode = "mean"
     alternate: bool = False
+    rematch: bool = False
+    unmerge: Unmerge = "copy"
 
     def __post_init__(self) -> None:
         check_ratio(self.ratio)
@@ -81,8 +92,10 @@ class LocalMethod(ABC):
                 "allocation='multiscale' needs reach=0: a representative around a token may vanish "
                 f"in a large window; reach={self.reach} was given."
             )
-        if type(self.alternate) is not bool:
-            raise ConfigError(f"alternate is True or False; {self.alternate!r} was given.")
+        check_choice("unmerge", self.unmerge, UNMERGES)
+        for option in ("alternate", "rematch"):
+            if type(given := getattr(self, option)) is not bool:
+                raise ConfigError(f"{option} is True or False; {given!r} was given.")
 
     def num_removed(self, grid: Grid) -> int:
         """Tokens that a plan for ``grid`` removes, R: a function of sizes alone.
@@ -110,18 +123,10 @@ class LocalMethod(ABC):
                 "allocation='multiscale' cannot protect tokens: large windows collapse as a whole. "
                 "Use allocation='similarity'."
             )
-        budget = self.num_removed(grid)
-        most = min(most_removable(windows, protected) for windows in self._partitions(grid))
-        if budget > most:
-            raise BudgetError(
-                f"ratio {self.ratio:g} asks to remove {budget} of the {grid.num_tokens} tokens of "
-                f"a {grid} grid, but with {int(protected.sum())} of them protected windows of "
-                f"{self.window[0]}x{self.window[1]} can give up {most} at most. Lower the ratio, "
-                "use a larger window or protect less."
-            )
+        check_budget_left(self.ratio, self.num_removed(grid), self._partitions(grid), protected)
 
     @torch.no_grad()
-    def plan(self, x: Tensor, grid: Grid, hints: Hints = NO_HINTS) -> Plan:
+    def plan(self, x: Tensor, grid: Grid, hints: Hints = NO_HINTS) -> Plan | SoftPlan:
         """Decide which tokens of ``x`` merge into which.
 
         Args:
@@ -152,7 +157,10 @@ class LocalMethod(ABC):
         else:
             removed = allocate(self.allocation, fine[1], windows, budget)
             target = windows.token_order(fine[0])
-        return Plan.build(removed, target, self.merge)
+        if self.rematch:
+            target = most_similar_kept(x, removed, target, grid, hints.protected)
+        plan = Plan.build(removed, target, self.merge)
+        return SoftPlan.build(plan, x, grid) if self.unmerge == "similarity" else plan
 
     @abstractmethod
     def elect(self, unit: Tensor, windows: Windows, eligible: Tensor | None) -> Tensor:

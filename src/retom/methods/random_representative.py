@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
-from retom.errors import ConfigError
+from retom.checks import check_seed
 from retom.methods.local import LocalMethod
 
 if TYPE_CHECKING:
@@ -35,8 +35,7 @@ class RandomRepresentative(LocalMethod):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if type(self.seed) is not int or self.seed < 0:
-            raise ConfigError(f"seed is a whole number of at least 0; {self.seed!r} was given.")
+        check_seed(self.seed)
 
     def elect(self, unit: Tensor, windows: Windows, eligible: Tensor | None) -> Tensor:
         """The slot of the highest of the window's random numbers."""

@@ -12,18 +12,18 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 
 from retom.allocation import num_removed
-from retom.checks import check_ratio
-from retom.errors import ConfigError
 from retom.grid import Grid, Windows, check_window
-from retom.hints import NO_HINTS, Hints
+from retom.methods.matching import Matching, unit
 from retom.plan import Plan
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from retom.hints import Hints
+
 
 @dataclass(frozen=True, kw_only=True)
-class ToMe:
+class ToMe(Matching):
     """Bipartite matching over the whole grid: any token may join the best of the destinations.
 
     One token of every window is a destination, here the first, which is what the authors' package
@@ -40,11 +40,10 @@ class ToMe:
 
     name: ClassVar[str] = "tome"
 
-    ratio: float = 0.5
     window: tuple[int, int] = (2, 2)
 
     def __post_init__(self) -> None:
-        check_ratio(self.ratio)
+        super().__post_init__()
         object.__setattr__(self, "window", check_window(self.window))
 
     def num_removed(self, grid: Grid) -> int:
@@ -55,29 +54,11 @@ class ToMe:
         """
         return num_removed(self.ratio, Windows(grid, *self.window), self._most(grid))
 
-    def check_protected(self, protected: Tensor, grid: Grid) -> None:
-        """Refuse: matching over the whole grid has no place to protect tokens.
-
-        Raises:
-            ConfigError: Always.
-        """
-        raise ConfigError("ToMe cannot protect tokens. Use retom.ReToM, or protect(None).")
-
-    @torch.no_grad()
-    def plan(self, x: Tensor, grid: Grid, hints: Hints = NO_HINTS) -> Plan:
-        """Decide which tokens of ``x`` (B, N, C) merge into which.
-
-        Similarities are cosines in float32; ties go to the lowest index.
-
-        Raises:
-            ShapeError: ``x`` does not have ``grid.num_tokens`` tokens.
-            BudgetError: The ratio is out of reach.
-        """
-        grid.check_tokens(x)
-        budget = self.num_removed(grid)
+    def match(self, x: Tensor, grid: Grid, budget: int, hints: Hints) -> Plan:
+        """The best pairs of any token and any destination."""
         first = self._destinations(grid, x.device)
-        unit = torch.nn.functional.normalize(x.float(), dim=-1)
-        similarity = unit @ unit[:, first].transpose(1, 2)
+        tokens = unit(x)
+        similarity = tokens @ tokens[:, first].transpose(1, 2)
         best = similarity.max(dim=-1)
         stays = torch.zeros(grid.num_tokens, dtype=torch.bool, device=x.device)
         stays[first] = True
