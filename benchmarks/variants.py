@@ -162,20 +162,9 @@ def _peers() -> list[Variant]:
         for name, method in named.items()
         for sharing in SHARINGS[1:]
     ]
-    for inverse in ("transpose", "pseudo_inverse"):
-        found.append(Variant(f"toma/4x4/{inverse}/layer", ToMA(inverse=inverse), "layer"))
-    return found
-
-
-def _peers() -> list[Variant]:
-    """Methods of other papers, written again under retom's protocol."""
-    return [
-        Variant("tome/corner/2x2", ToMe()),
-        Variant("sito/2x2", SiTo()),
-        Variant("toma/4x4/transpose", ToMA()),
-        Variant("toma/4x4/pseudo_inverse", ToMA(inverse="pseudo_inverse")),
-        Variant("sdtm/2x2", SDTM()),
-        Variant("importance", ImportanceToMe()),
+    return found + [
+        Variant(f"toma/4x4/{inverse}/layer", ToMA(inverse=inverse), "layer")
+        for inverse in ("transpose", "pseudo_inverse")
     ]
 
 
