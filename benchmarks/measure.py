@@ -6,57 +6,22 @@ a round, so that a slow minute of the machine hits all alike.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
-import torch
+
+from retom.evaluation.timing import interleave, synchroniser
+
+__all__ = [
+    "bootstrap",
+    "interleave",
+    "interval",
+    "milliseconds",
+    "ratio_of_pairs",
+    "synchroniser",
+]
 
 Statistic = Callable[[np.ndarray], float]
-
-
-def synchroniser(device: str) -> Callable[[], None]:
-    """What waits until ``device`` has finished all work given to it."""
-    if device.startswith("cuda"):
-        return torch.cuda.synchronize
-    return lambda: None
-
-
-def interleave(
-    calls: Mapping[str, Callable[[], object]],
-    rounds: int,
-    *,
-    warmup: int = 2,
-    synchronise: Callable[[], None] = lambda: None,
-    clock: Callable[[], float] = time.perf_counter,
-) -> dict[str, list[float]]:
-    """Time calls in rounds, each call once a round, in one process.
-
-    The round's first call rotates, so that nobody always runs behind the same neighbour.
-
-    Args:
-        calls: What to time, by name.
-        rounds: Timed rounds.
-        warmup: Rounds before them that are not timed.
-        synchronise: Called before each reading of the clock.
-        clock: Seconds.
-
-    Returns:
-        Seconds of each call, one entry a round.
-    """
-    names = list(calls)
-    seconds: dict[str, list[float]] = {name: [] for name in names}
-    for number in range(-warmup, rounds):
-        first = number % len(names)
-        for name in names[first:] + names[:first]:
-            synchronise()
-            begin = clock()
-            calls[name]()
-            synchronise()
-            end = clock()
-            if number >= 0:
-                seconds[name].append(end - begin)
-    return seconds
 
 
 def milliseconds(seconds: Iterable[float]) -> float:

@@ -29,7 +29,7 @@ import torch
 from measure import interleave, synchroniser
 from quality_tables import FLOOR, report
 from record import caption, parser, progress, provenance, write_json
-from sources import load, prompts_of, tiny
+from sources import load, tiny
 from store import Store
 from study import Study
 from torch import Tensor
@@ -44,6 +44,7 @@ from variants import (
 )
 
 import retom
+from retom.evaluation.prompts import prompts_of
 from retom.metrics import psnr, relative_error, ssim
 
 STAGES = ("teacher", "timing", "pictures")

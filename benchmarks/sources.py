@@ -9,10 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-import itertools
-import json
 import os
-import random
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,8 +25,6 @@ from torch import Tensor, nn
 
 import retom
 from retom.drawing.loading import BUNDLED, load_model, quiet_libraries
-
-PROMPTS = Path(__file__).with_name("prompts.txt")
 
 SD15: dict[str, Any] = {
     "sample_size": 64,
@@ -215,19 +210,3 @@ def fingerprint(folder: Path) -> str:
             digest.update(file.relative_to(folder).as_posix().encode())
             digest.update(file.read_bytes())
     return digest.hexdigest()[:12]
-
-
-def prompts_of(folder: Path | None, file: Path | None) -> list[str]:
-    """Prompts to draw: those of ``file``, else the model's own ``prompts.json``, else prompts.txt.
-
-    A model's own list is by split; each is shuffled, and trained and held-out prompts
-    take turns, so that every beginning of the list is a fair share of all.
-    """
-    own = folder / "prompts.json" if folder else None
-    if file is None and own is not None and own.is_file():
-        splits: dict[str, list[str]] = json.loads(own.read_text(encoding="utf-8"))
-        shuffled = [random.Random(0).sample(prompts, len(prompts)) for prompts in splits.values()]
-        turns = itertools.zip_longest(*shuffled)
-        return [prompt for turn in turns for prompt in turn if prompt is not None]
-    lines = (file or PROMPTS).read_text(encoding="utf-8").splitlines()
-    return [line.strip() for line in lines if line.strip()]

@@ -7,7 +7,6 @@ A variant is applied in place with :func:`merging`, or to a copy that shares its
 from __future__ import annotations
 
 import contextlib
-import copy
 import fnmatch
 import itertools
 import math
@@ -16,11 +15,11 @@ from dataclasses import dataclass, replace
 from itertools import zip_longest
 from typing import Any, ClassVar
 
-import tomesd
-import torch
 from torch import Tensor, nn
 
 import retom
+from retom.evaluation.timing import shared_copy
+from retom.evaluation.tomesd import Tomesd
 from retom.methods import (
     SDTM,
     ImportanceToMe,
@@ -33,7 +32,6 @@ from retom.methods import (
     WindowCorner,
 )
 from retom.methods.local import LocalMethod
-from retom.models import layout_of
 
 UNMERGED = "un-merged"
 TOMESD = "tomesd/random"
@@ -211,22 +209,8 @@ def apply(
             score=variant.score,
         )
         return retom.apply(unet, config).remove
-    tomesd.apply_patch(
-        unet,
-        ratio=ratio,
-        max_downsample=downsample_of(unet, levels - 1),
-        use_rand=variant.use_rand,
-    )
-    # Left alone it forks torch's default generator, whose state depends on what ran before.
-    draws = torch.Generator(next(unet.parameters()).device).manual_seed(seed)
-    unet._tome_info["args"]["generator"] = draws
-
-    def remove() -> None:
-        tomesd.remove_patch(unet)
-        for module in unet.modules():
-            module.__dict__.pop("_tome_info", None)
-
-    return remove
+    merging = Tomesd(use_rand=variant.use_rand, ratio=ratio, num_levels=levels, seed=seed)
+    return merging.apply(unet)
 
 
 @contextlib.contextmanager
@@ -248,19 +232,6 @@ def merged_copy(
     twin = shared_copy(unet)
     apply(twin, variant, ratio=ratio, levels=levels, seed=seed)
     return twin
-
-
-def shared_copy(unet: nn.Module) -> nn.Module:
-    """A copy of ``unet`` on the same weights."""
-    tensors = itertools.chain(unet.parameters(), unet.buffers())
-    return copy.deepcopy(unet, {id(tensor): tensor for tensor in tensors})
-
-
-def downsample_of(unet: nn.Module, level: int) -> int:
-    """Latent rows to a row of tokens on a retom level: what tomesd's max_downsample counts."""
-    rows = 1024
-    grids = layout_of(unet).grids(torch.empty((1, 1, rows, rows), device="meta"))
-    return rows // grids[level].height
 
 
 def tokens_in_self_attention(unet: nn.Module, call: Callable[[], object]) -> dict[str, int]:

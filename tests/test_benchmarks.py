@@ -30,6 +30,7 @@ import store
 import variants
 
 import retom
+from retom.evaluation.prompts import prompts_of
 
 
 @pytest.fixture(autouse=True)
@@ -308,10 +309,10 @@ class TestVariants:
 def test_prompts_of_a_model_mix_its_splits(tmp_path):
     splits = {"trained": ["t1", "t2", "t3", "t4"], "held_out": ["h1", "h2"]}
     (tmp_path / "prompts.json").write_text(json.dumps(splits))
-    found = sources.prompts_of(tmp_path, None)
+    found = prompts_of(tmp_path, None)
     assert sorted(found) == ["h1", "h2", "t1", "t2", "t3", "t4"]
     assert [prompt[0] for prompt in found] == ["t", "h", "t", "h", "t", "t"]
-    assert len(sources.prompts_of(None, None)) == 64
+    assert len(prompts_of(None, None)) == 64
 
 
 # ---- the scripts

@@ -10,6 +10,8 @@ handle.remove()
 ```
 """
 
+import typing as _typing
+
 from retom import methods
 from retom.config import Config
 from retom.errors import (
@@ -29,6 +31,9 @@ from retom.methods import ReToM
 from retom.plan import Plan
 from retom.rules import Rule
 from retom.summary import Summary
+
+if _typing.TYPE_CHECKING:
+    from retom.evaluation.checking import check
 
 __version__ = "0.1.0"
 
@@ -51,6 +56,18 @@ __all__ = [
     "UnsupportedModelError",
     "applied",
     "apply",
+    "check",
     "handle_of",
     "methods",
 ]
+
+_LATER = {"check": "retom.evaluation.checking"}
+"""Functions that are loaded when they are first named, so that importing retom stays light."""
+
+
+def __getattr__(name: str) -> object:
+    if name in _LATER:
+        from importlib import import_module
+
+        return getattr(import_module(_LATER[name]), name)
+    raise AttributeError(f"module 'retom' has no attribute {name!r}")

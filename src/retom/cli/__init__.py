@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING, NoReturn
 
 import retom
-from retom.cli import generate
+from retom.cli import check, evaluate, generate
 from retom.errors import ConfigError, RetomError
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     try:
         options = _parser().parse_args(argv)
+        options.command = ["retom", *(sys.argv[1:] if argv is None else argv)]
         options.run(options)
         sys.stdout.flush()
     except RetomError as error:
@@ -65,6 +66,22 @@ def _parser() -> argparse.ArgumentParser:
             "generate",
             help="draw a picture with merging",
             description="Draw a picture with merging; with --compare also without, side by side.",
+        )
+    )
+    evaluate.set_up(
+        commands.add_parser(
+            "eval",
+            help="compare methods, ratios and scopes on a model",
+            description="Compare ways of merging on a model: the error of the denoiser and its "
+            "speed for all, pictures for the best few. Killed and started again it continues.",
+        )
+    )
+    check.set_up(
+        commands.add_parser(
+            "check",
+            help="see in a few pictures whether a setting pays",
+            description="Draw a few pictures with and without merging, in turns, and say whether "
+            "the setting pays on this machine.",
         )
     )
     return parser

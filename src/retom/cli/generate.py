@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import sys
-from contextlib import contextmanager
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 import torch
 
 from retom.cli import arguments
+from retom.cli.running import require, threads
 from retom.drawing.png import check_output, save_png
-from retom.errors import ConfigError, MissingExtraError
+from retom.errors import ConfigError
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Generator
 
     from retom.config import Config
     from retom.drawing.generation import OnStep, Result, Settings
@@ -43,13 +41,13 @@ def run(options: argparse.Namespace) -> None:
     if options.repeat is not None and not options.compare:
         raise ConfigError("--repeat measures pairs, so it needs --compare.")
     check_output(options.output)
-    _require_extra()
+    require("generate", _EXTRA, "cli")
 
     from retom.cli import report
     from retom.cli.progress import StepBar
     from retom.drawing.loading import load_model, quiet_libraries
 
-    with quiet_libraries(), _threads(options.threads):
+    with quiet_libraries(), threads(options.threads):
         with StepBar(hidden=options.quiet) as bar:
             bar.wait("loading")
             model = load_model(options.model, device=options.device, dtype=options.dtype)
@@ -104,30 +102,3 @@ def _settings(options: argparse.Namespace, model: Model) -> Settings:
         height=height,
         width=width,
     )
-
-
-def _require_extra() -> None:
-    """Import what drawing needs, once it is needed.
-
-    Raises:
-        MissingExtraError: A package is not installed; the message says how to install all of them.
-    """
-    for package in _EXTRA:
-        try:
-            import_module(package)
-        except ModuleNotFoundError as error:
-            raise MissingExtraError(
-                f"retom generate needs {error.name}, which is not installed: "
-                'pip install "retom[cli]".'
-            ) from error
-
-
-@contextmanager
-def _threads(count: int | None) -> Generator[None]:
-    """Compute on ``count`` CPU threads inside a ``with`` block; None leaves torch's choice."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 
 from retom.errors import ConfigError, ModelError
+from retom.models import find_denoiser
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -116,6 +117,32 @@ def load_model(name: str | None = None, *, device: str = "auto", dtype: str = "a
         dtype=precision,
         steps=BUNDLED_STEPS if bundled else int(parameters["num_inference_steps"].default),
         guidance=BUNDLED_GUIDANCE if bundled else float(parameters["guidance_scale"].default),
+    )
+
+
+def as_model(pipe: Any) -> Model:  # noqa: ANN401 - a pipeline of any class
+    """A pipeline that a user holds, with what its own signature and configuration say of it.
+
+    Raises:
+        ModelError: It does not draw a picture from a prompt alone.
+        UnsupportedModelError: It is no pipeline with a denoiser.
+    """
+    denoiser = find_denoiser(pipe)
+    parameters = inspect.signature(type(pipe).__call__).parameters
+    if _NEEDED - parameters.keys() or _UNWANTED & parameters.keys():
+        raise ModelError(
+            f"{type(pipe).__name__} does not draw a picture from a prompt alone; a diffusers "
+            "text-to-image pipeline is needed."
+        )
+    weight = next(denoiser.parameters())
+    source = getattr(pipe.config, "_name_or_path", "") if hasattr(pipe, "config") else ""
+    return Model(
+        name=Path(source).name or type(pipe).__name__,
+        pipe=pipe,
+        device=weight.device,
+        dtype=weight.dtype,
+        steps=int(parameters["num_inference_steps"].default),
+        guidance=float(parameters["guidance_scale"].default),
     )
 
 

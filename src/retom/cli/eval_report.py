@@ -1,0 +1,80 @@
+"""What ``retom eval`` prints: tables for people, a record for programs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from retom.evaluation.measures import ERROR, PSNR, SPEED, SSIM
+from retom.evaluation.tables import between, label, setting_lines, sorted_by
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from retom.evaluation.results import Results, Row
+
+FORMAT = 1
+"""Version of the record; it grows by keys alone as long as this stays."""
+
+
+def record_of(results: Results) -> dict[str, Any]:
+    """Everything but the single numbers, as plain data for JSON."""
+    return {
+        "format": FORMAT,
+        "model": results.model,
+        "content": results.content,
+        "settings": results.settings,
+        "timesteps": results.timesteps,
+        "baseline": results.baseline,
+        "extractor": results.extractor,
+        "rows": [_row(row) for row in results.rows],
+        "floors": {key: asdict(estimate) for key, estimate in results.floors.items()},
+        "left_out": results.left_out,
+        "notes": results.notes,
+        "sources": results.sources,
+    }
+
+
+def print_json(results: Results) -> None:
+    """Print the record, and nothing else, on stdout."""
+    json.dump(record_of(results), sys.stdout, indent=2, ensure_ascii=False, allow_nan=False)
+    print()
+
+
+def print_results(results: Results, files: list[Path]) -> None:
+    """Print a table for each ratio and scope, and where the files are, on stdout."""
+    console = Console(highlight=False, soft_wrap=True)
+    for line in setting_lines(results):
+        console.print(Text(line, style="dim"))
+    for group in results.groups:
+        rows = results.of(group)
+        drawn = sorted_by(rows, PSNR)
+        rest = [row for row in sorted_by(rows, ERROR) if row not in drawn]
+        console.print(Text(f"\nratio {group[0]:g}, scope {group[1]}", style="bold"))
+        console.print(_table([*drawn, *rest]))
+    for name, reason in results.left_out.items():
+        console.print(Text(f"left out: {name}: {reason}", style="dim"))
+    console.print(Text("\nWritten: " + ", ".join(map(str, files))))
+
+
+def _table(rows: list[Row]) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="dim")
+    table.add_column("method")
+    measures = [m for m in (SPEED, ERROR, PSNR, SSIM) if any(m.key in r.values for r in rows)]
+    for measure in measures:
+        table.add_column(measure.title, justify="right")
+    for row in rows:
+        table.add_row(label(row), *(between(row.values.get(m.key), m.digits) for m in measures))
+    return table
+
+
+def _row(row: Row) -> dict[str, Any]:
+    data = asdict(row)
+    data["pictures"] = len(row.pictures)
+    return data

@@ -1,0 +1,158 @@
+"""Tables of the report: a row a contender, intervals below the numbers, sortable."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import TYPE_CHECKING
+
+from retom.evaluation.measures import ERROR, PSNR, SPEED, Measure
+from retom.evaluation.report.charts import colours_of
+from retom.evaluation.tables import (
+    BRACKETS,
+    COMPARED,
+    PICTURE_MEASURES,
+    label,
+    sorted_by,
+    used_measures,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from retom.evaluation.results import Results, Row
+    from retom.metrics import Estimate
+
+
+def numbered(results: Results) -> dict[str, int]:
+    """A number for each contender, group by group, in the order of the tables."""
+    rows = [row for group in results.groups for row in ranked(results.of(group))]
+    return {row.name: place for place, row in enumerate(rows, start=1)}
+
+
+def ranked(rows: Sequence[Row]) -> list[Row]:
+    """Those with pictures by PSNR, then those with errors alone, then the others."""
+    found = sorted_by(rows, PSNR)
+    found += [row for row in sorted_by(rows, ERROR) if row not in found]
+    return found + [row for row in rows if row not in found]
+
+
+def group_table(results: Results, group: tuple[float, str], numbers: dict[str, int]) -> str:
+    """The table of one ratio and scope."""
+    rows = ranked(results.of(group))
+    measures = _present((SPEED, ERROR, *PICTURE_MEASURES), rows)
+    columns = [(m, False) for m in measures]
+    compared = [m for m in (ERROR, *COMPARED) if any(m.key in r.differences for r in rows)]
+    for measure in compared:
+        columns.insert(columns.index((measure, False)) + 1, (measure, True))
+    best = {m.key: sorted_by(rows, m)[0].name for m in measures if len(sorted_by(rows, m)) > 1}
+    colours = colours_of(results)
+    head = "".join(_heading(measure, results.baseline, other) for measure, other in columns)
+    body: list[str] = []
+    for row in rows:
+        cells = "".join(_cell(row, measure, best, other=other) for measure, other in columns)
+        base = " (baseline)" if row.method == results.baseline else ""
+        body.append(
+            f'<tr><th scope="row"><i style="--c:{colours[row.family]}">{numbers[row.name]}</i>'
+            f"<span>{words(label(row))}{base}<small>{_count(row)}</small></span></th>{cells}</tr>"
+        )
+    return _table(f'<th scope="col">method</th>{head}', body)
+
+
+def references_table(results: Results) -> str:
+    """Un-merged pictures, another seed's, and two halves of the real ones."""
+    rows = [row for row in results.rows if row.ratio is None]
+    measures = _present(PICTURE_MEASURES, rows)
+    body = [
+        f'<tr><th scope="row"><span>{escape(row.name)}<small>{_count(row)}</small></span></th>'
+        f"{''.join(_cell(row, m, {}, other=False) for m in measures)}</tr>"
+        for row in rows
+    ]
+    if results.floors:
+        n = next(iter(results.floors.values())).n
+        cells = "".join(f"<td>{_number(results.floors.get(m.key), m)}</td>" for m in measures)
+        body.append(
+            '<tr><th scope="row"><span>half of the real pictures against the other half'
+            f"<small>n = {n} each</small></span></th>{cells}</tr>"
+        )
+    if not body:
+        return ""
+    head = "".join(_heading(measure, None, other=False) for measure in measures)
+    note = (
+        "<p>What no merging at all scores: differences smaller than these floors are noise of the "
+        "model or of the measure.</p>"
+    )
+    return note + _table(f'<th scope="col">reference</th>{head}', body)
+
+
+def glossary(results: Results) -> str:
+    """What each measure is."""
+    items = "".join(
+        f"<dt>{escape(m.title)} {'↑' if m.higher_is_better else '↓'}</dt>"
+        f"<dd>{escape(m.meaning)}</dd>"
+        for m in used_measures(results)
+    )
+    features = (
+        f"<p>Features: {escape(results.extractor)}. Distances on them are comparable among "
+        "themselves only.</p>"
+        if results.extractor
+        else ""
+    )
+    return f"<dl>{items}</dl>{features}<p>{escape(BRACKETS)}</p>"
+
+
+def words(name: str) -> str:
+    """A name as HTML that may break behind a colon, a comma or an underscore."""
+    text = escape(name)
+    for mark in (":", ",", "_"):
+        text = text.replace(mark, f"{mark}<wbr>")
+    return text
+
+
+def _present(measures: Sequence[Measure], rows: Sequence[Row]) -> list[Measure]:
+    return [m for m in measures if any(m.key in row.values for row in rows)]
+
+
+def _heading(measure: Measure, baseline: str | None, other: bool) -> str:  # noqa: FBT001
+    arrow = "↑" if measure.higher_is_better else "↓"
+    if other:
+        return f'<th scope="col" class="other">minus {escape(str(baseline))}</th>'
+    return f'<th scope="col" title="{escape(measure.meaning)}">{escape(measure.title)} {arrow}</th>'
+
+
+def _cell(row: Row, measure: Measure, best: dict[str, str], *, other: bool) -> str:
+    found = (row.differences if other else row.values).get(measure.key)
+    if found is None:
+        return "<td></td>"
+    classes: list[str] = []
+    if other:
+        classes.append("other")
+        sign = 1 if measure.higher_is_better else -1
+        if found.low > 0 or found.high < 0:
+            classes.append("good" if sign * found.value > 0 else "bad")
+    elif best.get(measure.key) == row.name:
+        classes.append("best")
+    own = f' class="{" ".join(classes)}"' if classes else ""
+    return f'<td{own} data-value="{found.value!r}">{_number(found, measure, signed=other)}</td>'
+
+
+def _number(found: Estimate | None, measure: Measure, *, signed: bool = False) -> str:
+    if found is None:
+        return ""
+    sign = "+" if signed else ""
+    value, low, high = (
+        f"{number:{sign}.{measure.digits}f}" for number in (found.value, found.low, found.high)
+    )
+    return f"{value}<small>{low} … {high}</small>".replace("-", "−")
+
+
+def _count(row: Row) -> str:
+    if row.pictures:
+        return f"{len(row.pictures)} pictures"
+    return f"{row.values['error'].n} prompts, no pictures" if "error" in row.values else "timed"
+
+
+def _table(head: str, body: Sequence[str]) -> str:
+    return (
+        f'<div class="scroll"><table><thead><tr>{head}</tr></thead>'
+        f"<tbody>{''.join(body)}</tbody></table></div>"
+    )

@@ -1,0 +1,270 @@
+"""From the pieces in the store to rows with estimates."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from retom.evaluation.measures import MEASURES, SPEED
+from retom.evaluation.pairs import features, paired
+from retom.evaluation.results import (
+    FLOOR,
+    UNMERGED,
+    Results,
+    Row,
+    SampleValue,
+    difference,
+    over_prompts,
+)
+from retom.evaluation.screening import screening_key, timing_content
+from retom.evaluation.sets import PRINCIPAL, RealPictures, alignments, distances
+from retom.evaluation.store import key_of
+from retom.evaluation.timing import ratio_estimate
+from retom.metrics import Features, feature_cosine, frechet, kid
+from retom.metrics.kid import MINIMUM
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from retom.evaluation.contenders import Contender
+    from retom.evaluation.settings import Sample
+    from retom.evaluation.study import Instruments
+    from retom.evaluation.subject import Subject
+    from retom.metrics import Estimate
+
+TITLES = {measure.key: measure.title for measure in MEASURES}
+
+
+@dataclass(slots=True)
+class _Pictures:
+    """The pictures of one row, over all samples."""
+
+    keys: list[str]
+    features: Features | None = None
+    values: dict[str, list[float]] = field(default_factory=dict[str, list[float]])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class About:
+    """What stands in results beside the numbers; see :class:`retom.evaluation.results.Results`."""
+
+    model: str
+    settings: dict[str, Any]
+    source: dict[str, Any]
+    baseline: str | None
+    left_out: dict[str, str]
+    other_tokens: set[str]
+
+
+def sum_up(
+    subject: Subject,
+    contenders: Sequence[Contender],
+    instruments: Instruments,
+    real: RealPictures | None,
+    about: About,
+) -> Results:
+    """Read everything that is in the store for these contenders, and estimate.
+
+    Contenders of which pieces are missing, because a stage was not asked for, have fewer numbers.
+    """
+    summing = _Summing(subject, instruments, real)
+    rows = [
+        Row(c.name, c.method, c.family, c.ratio, c.scope, c.content(), c.name in about.other_tokens)
+        for c in contenders
+    ]
+    for row, contender in zip(rows, contenders, strict=True):
+        summing.denoiser(row, contender)
+        summing.pictures(row, contender)
+    summing.compare(rows, about.baseline)
+    unmerged = summing.references()
+    return Results(
+        rows=[*rows, *unmerged],
+        model=about.model,
+        content=subject.content,
+        settings=about.settings,
+        samples=summing.samples,
+        timesteps=subject.timesteps,
+        baseline=about.baseline,
+        left_out=about.left_out,
+        notes=summing.notes(about.other_tokens),
+        floors=summing.floors(),
+        sample_values=summing.sample_values,
+        sources=[*summing.other_sources(about.source), about.source],
+        extractor=None if instruments.extractor is None else instruments.extractor.name,
+    )
+
+
+class _Summing:
+    """Reads the store for one evaluation."""
+
+    def __init__(
+        self, subject: Subject, instruments: Instruments, real: RealPictures | None
+    ) -> None:
+        self.subject, self.store = subject, subject.store
+        self.instruments = instruments
+        self.real = real
+        self.chunks = subject.settings.chunks()
+        self.others = subject.settings.chunks(other=True)
+        self.first = self.chunks[: len(self.chunks) // len(subject.settings.seeds)]
+        self.samples = [sample for chunk in self.chunks for sample in chunk]
+        self.screened = [sample for chunk in self.first for sample in chunk]
+        self.sample_values: list[SampleValue] = []
+        self.errors: dict[str, list[float]] = {}
+        self.drawn: dict[str, _Pictures] = {}
+        self.commits: dict[str, dict[str, Any]] = {}
+
+    def denoiser(self, row: Row, contender: Contender) -> None:
+        """Denoiser error and speed of a row."""
+        keys = [screening_key(self.subject, samples, contender) for samples in self.first]
+        if all(self.store.has_record(key) for key in keys):
+            errors = torch.tensor([e for key in keys for e in self._values(key)["errors"]])
+            row.by_level = errors.mean(dim=0).tolist()
+            self.errors[row.name] = errors.double().mean(dim=1).tolist()
+            row.values["error"] = over_prompts(
+                self.errors[row.name], self.screened, TITLES["error"]
+            )
+            for sample, levels in zip(self.screened, errors.tolist(), strict=True):
+                for timestep, value in zip(self.subject.timesteps, levels, strict=True):
+                    self._keep(row.name, "error", sample, value, timestep)
+        hardware = self.store.source["hardware"]
+        content = timing_content(self.subject, self.chunks[0][:2], contender, hardware)
+        key = key_of("timing", content)
+        if self.store.has_record(key):
+            seconds = self._values(key)
+            row.values["speedup"] = ratio_estimate(
+                seconds["unmerged_s"], seconds["merged_s"], SPEED.title
+            )
+
+    def pictures(self, row: Row, contender: Contender | None, *, other: bool = False) -> None:
+        """Measures of the pictures of a row, where all are drawn."""
+        chunks = self.others if other else self.chunks
+        keys = [self.subject.pictures_key(samples, contender) for samples in chunks]
+        references = [self.subject.pictures_key(samples, None) for samples in self.chunks]
+        if not all(self.store.has_pictures(key) for key in (*keys, *references)):
+            return
+        row.pictures = [str(path) for key in keys for path in self.store.picture_paths(key)]
+        own = self.drawn[row.name] = _Pictures(keys)
+        if keys != references:
+            period = self.subject.period_of(contender) if contender else None
+            for key, reference in zip(keys, references, strict=True):
+                for measure, values in paired(self.store, key, reference, period).items():
+                    own.values.setdefault(measure, []).extend(values)
+                self._commit(key_of("pairs", {"pictures": key, "reference": reference,
+                                              "period": period and list(period)}))  # fmt: skip
+        self._features(own, references)
+        self._against_real(row, own)
+        for measure, values in own.values.items():
+            row.values[measure] = over_prompts(values, self.samples, TITLES[measure])
+            for sample, value in zip(self.samples, values, strict=True):
+                self._keep(row.name, measure, sample, value, None)
+
+    def references(self) -> list[Row]:
+        """The un-merged pictures themselves, and those of another seed."""
+        rows = [Row(UNMERGED, UNMERGED, UNMERGED), Row(FLOOR, FLOOR, UNMERGED)]
+        self.pictures(rows[0], None)
+        self.pictures(rows[1], None, other=True)
+        return [row for row in rows if row.pictures]
+
+    def compare(self, rows: Sequence[Row], baseline: str | None) -> None:
+        """Differences of rows to the baseline of their ratio and scope."""
+        for row in rows:
+            groups = [r for r in rows if (r.ratio, r.scope) == (row.ratio, row.scope)]
+            base = next((r for r in groups if r.method == baseline), None)
+            if base is None or base is row:
+                continue
+            if row.name in self.errors and base.name in self.errors:
+                row.differences["error"] = difference(
+                    self.errors[row.name], self.errors[base.name], self.screened, TITLES["error"]
+                )
+            own, others = self.drawn.get(row.name), self.drawn.get(base.name)
+            if own is None or others is None:
+                continue
+            for measure in own.values.keys() & others.values.keys():
+                row.differences[measure] = difference(
+                    own.values[measure], others.values[measure], self.samples, TITLES[measure]
+                )
+            if self.real and own.features and others.features:
+                against = others.keys, others.features
+                row.differences |= distances(self.store, own.keys, own.features, self.real, against)
+
+    def floors(self) -> dict[str, Estimate]:
+        """What two halves of the real pictures measure against each other."""
+        if self.real is None:
+            return {}
+        a, b = (half.features for half in self.real.halves())
+        n = min(len(a), len(b))
+        found = {"kid": kid(a, b)}
+        if n > PRINCIPAL:
+            principal = None if n > a.dim else PRINCIPAL
+            found["frechet"] = frechet(a, b, n=n, principal=principal, resamples=100)
+        return found
+
+    def notes(self, other_tokens: set[str]) -> list[str]:
+        """What a reader has to know."""
+        prompts = len(self.subject.settings.prompts)
+        notes: list[str] = []
+        if prompts < 32:
+            notes.append(
+                f"{prompts} prompts are few: intervals are wide, and the best row of many is a "
+                "candidate, not a finding."
+            )
+        n = len(self.samples)
+        if self.real is not None and n < MINIMUM:
+            notes.append(f"{n} pictures are too few for KID, which needs {MINIMUM}.")
+        if self.real is not None and min(n, len(self.real.features)) <= PRINCIPAL:
+            notes.append(
+                f"The Fréchet distance needs more than {PRINCIPAL} drawn and {PRINCIPAL} real "
+                "pictures, and was left out."
+            )
+        if other_tokens:
+            notes.append("† computes on other numbers of tokens than the others of its ratio.")
+        commits = sorted({str(c["commit"])[:12] for c in self.commits.values()})
+        if len(commits) > 1:
+            notes.append(f"Results of several commits stand together: {', '.join(commits)}.")
+        return notes
+
+    def other_sources(self, source: dict[str, Any]) -> list[dict[str, Any]]:
+        """Provenance of earlier processes whose numbers stand here, the earliest first."""
+        found = [one for one in self.commits.values() if one["time_utc"] != source["time_utc"]]
+        return sorted(found, key=lambda one: one["time_utc"])
+
+    def _features(self, own: _Pictures, references: list[str]) -> None:
+        extractor = self.instruments.extractor
+        if extractor is None:
+            return
+        own.features = self._all_features(own.keys)
+        if own.keys != references:
+            cosine = feature_cosine(own.features, self._all_features(references))
+            own.values["cosine"] = cosine.tolist()
+        head, encoder = self.instruments.head, self.instruments.encoder
+        if head is not None and encoder is not None:
+            prompts = [sample.prompt for sample in self.samples]
+            own.values["alignment"] = alignments(head, encoder, own.features, prompts)
+
+    def _all_features(self, keys: Sequence[str]) -> Features:
+        extractor = self.instruments.extractor
+        assert extractor is not None
+        values = torch.cat([features(self.store, key, extractor) for key in keys])
+        return Features(values, extractor.name)
+
+    def _against_real(self, row: Row, own: _Pictures) -> None:
+        if self.real is not None and own.features is not None:
+            row.values |= distances(self.store, own.keys, own.features, self.real)
+
+    def _values(self, key: str) -> dict[str, Any]:
+        self._commit(key)
+        return self.store.record(key)["values"]
+
+    def _commit(self, key: str) -> None:
+        source = self.store.record(key)["source"]
+        if source:
+            self.commits[source["time_utc"]] = source
+
+    def _keep(
+        self, name: str, measure: str, sample: Sample, value: float, timestep: int | None
+    ) -> None:
+        self.sample_values.append(
+            SampleValue(name, measure, sample.prompt, sample.seed, timestep, value)
+        )

@@ -1,0 +1,153 @@
+"""Results as Markdown tables."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from retom.evaluation.measures import (
+    ALIGNMENT,
+    ARTEFACTS,
+    COSINE,
+    ERROR,
+    FRECHET,
+    KID,
+    PSNR,
+    SPEED,
+    SSIM,
+    Measure,
+)
+from retom.evaluation.provenance import caption
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from retom.evaluation.results import Results, Row
+    from retom.metrics import Estimate
+
+PICTURE_MEASURES: tuple[Measure, ...] = (PSNR, SSIM, COSINE, ARTEFACTS, KID, FRECHET, ALIGNMENT)
+COMPARED: tuple[Measure, ...] = (PSNR, SSIM, KID, FRECHET, ALIGNMENT)
+"""Measures whose difference to the baseline stands in the tables."""
+
+
+def markdown(results: Results) -> str:
+    """Everything as Markdown: settings, a table of the screening and one of pictures by group."""
+    parts = ["### Settings\n\n" + "\n".join(f"- {line}" for line in setting_lines(results))]
+    for group in results.groups:
+        title = f"ratio {group[0]:g}, scope {group[1]}"
+        rows = sorted_by(results.of(group), ERROR)
+        if rows:
+            parts.append(f"### Denoiser error, {title}\n\n{_screening(results, rows)}")
+        rows = sorted_by(results.of(group), PSNR)
+        if rows:
+            references = [row for row in results.rows if row.ratio is None]
+            parts.append(f"### Pictures, {title}\n\n{_pictures(results, [*rows, *references])}")
+    if results.floors:
+        lines = [
+            f"- half of the real pictures against the other: {e}" for e in results.floors.values()
+        ]
+        parts.append("### Floors\n\n" + "\n".join(lines))
+    if results.left_out:
+        lines = [f"- {name}: {reason}" for name, reason in results.left_out.items()]
+        parts.append("### Left out\n\n" + "\n".join(lines))
+    meanings = [f"- {m.title}: {m.meaning}" for m in used_measures(results)]
+    parts.append("### Measures\n\n" + "\n".join([*meanings, f"- {BRACKETS}"]))
+    parts.append(caption(results.sources[-1]))
+    return "\n\n".join(parts) + "\n"
+
+
+BRACKETS = (
+    "Brackets: 95 % bootstrap intervals, over prompts for pictures and errors, over rounds for "
+    "speed, over pictures for KID and Fréchet. Differences are paired. An interval that holds 0 is "
+    "no difference."
+)
+
+
+def setting_lines(results: Results) -> list[str]:
+    """What the numbers depend on, one line each."""
+    content, settings = results.content, results.settings
+    prompts, seeds = len(settings["prompts"]), list(settings["seeds"])
+    lines = [
+        f"model: {results.model} ({content['model']})",
+        f"{prompts} prompts x seeds {', '.join(map(str, seeds))}, {content['steps']} steps, "
+        f"guidance {content['guidance']:g}, {content['height']}x{content['width']} px (height x "
+        "width)",
+        f"levels: {settings['levels']}, {content['dtype']} on {content['device']}",
+    ]
+    if results.extractor:
+        lines.append(f"features: {results.extractor}")
+    commits = sorted({str(source["commit"])[:12] for source in results.sources})
+    lines.append(f"measured at commit: {', '.join(commits)}")
+    return lines + results.notes
+
+
+def used_measures(results: Results) -> list[Measure]:
+    """Measures that occur, in their order."""
+    every = (SPEED, ERROR, *PICTURE_MEASURES)
+    return [m for m in every if any(m.key in row.values for row in results.rows)]
+
+
+def sorted_by(rows: Iterable[Row], measure: Measure) -> list[Row]:
+    """Rows that have a measure, the best first."""
+    sign = -1 if measure.higher_is_better else 1
+    having = [row for row in rows if measure.key in row.values]
+    return sorted(having, key=lambda row: sign * row.values[measure.key].value)
+
+
+def between(estimate: Estimate | None, digits: int, *, signed: bool = False) -> str:
+    """An estimate as text: ``1.32 [1.30, 1.35]``; nothing for None."""
+    if estimate is None:
+        return ""
+    sign = "+" if signed else ""
+    value, low, high = (
+        f"{number:{sign}.{digits}f}" for number in (estimate.value, estimate.low, estimate.high)
+    )
+    return f"{value} [{low}, {high}]"
+
+
+def label(row: Row) -> str:
+    """A row's method, marked where it computes on other tokens."""
+    return row.method + (" †" if row.other_tokens else "")
+
+
+def _screening(results: Results, rows: Sequence[Row]) -> str:
+    header = ["method", "n", ERROR.title, f"minus {results.baseline}"]
+    header += [*(f"t={t}" for t in results.timesteps), SPEED.title]
+    cells = [
+        [
+            label(row),
+            str(row.values["error"].n),
+            between(row.values["error"], ERROR.digits),
+            between(row.differences.get("error"), ERROR.digits, signed=True),
+            *(f"{value:.4f}" for value in row.by_level),
+            between(row.values.get("speedup"), SPEED.digits),
+        ]
+        for row in rows
+    ]
+    return table(header, cells)
+
+
+def _pictures(results: Results, rows: Sequence[Row]) -> str:
+    measures = [m for m in PICTURE_MEASURES if any(m.key in row.values for row in rows)]
+    header = ["method", "n"]
+    for measure in measures:
+        header.append(measure.title)
+        if measure in COMPARED:
+            header.append(f"minus {results.baseline}")
+    header.append(SPEED.title)
+    cells: list[list[str]] = []
+    for row in rows:
+        own = [label(row), str(len(row.pictures))]
+        for measure in measures:
+            own.append(between(row.values.get(measure.key), measure.digits))
+            if measure in COMPARED:
+                other = row.differences.get(measure.key)
+                own.append(between(other, measure.digits, signed=True))
+        cells.append([*own, between(row.values.get("speedup"), SPEED.digits)])
+    return table(header, cells)
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table; the first column is text, the others are numbers."""
+    lines = [f"| {' | '.join(header)} |", f"| :-- |{' --: |' * (len(header) - 1)}"]
+    lines += [f"| {' | '.join(row)} |" for row in rows]
+    return "\n".join(lines)

@@ -1,0 +1,50 @@
+"""How large the windows of a method are in pixels of the picture."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+
+from retom.metrics.artefacts import FEWEST_WINDOWS
+from retom.models import layout_of
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from retom.rules import Levels
+
+
+def window_period(
+    denoiser: nn.Module,
+    window: tuple[int, int] | None,
+    *,
+    levels: Levels,
+    size: tuple[int, int],
+    scale: int,
+) -> tuple[int, int] | None:
+    """(height, width) in pixels of the windows on the largest grid that merges.
+
+    Args:
+        denoiser: The network.
+        window: (height, width) in tokens; None for a method without windows.
+        levels: Those that merge.
+        size: (height, width) of the picture in pixels.
+        scale: Pixels to a latent.
+
+    Returns:
+        None where there are no windows, where they are smaller than 2 pixels, or where the picture
+        holds fewer than four of them: there is no grid to look for then.
+    """
+    if window is None:
+        return None
+    latents = torch.empty((1, 1, size[0] // scale, size[1] // scale), device="meta")
+    grids = layout_of(denoiser).grids(latents)
+    grid = grids[min(grids) if levels == "all" else min(levels)]
+    period = (
+        window[0] * math.ceil(size[0] / grid.height),
+        window[1] * math.ceil(size[1] / grid.width),
+    )
+    fits = all(FEWEST_WINDOWS * p <= side for p, side in zip(period, size, strict=True))
+    return period if fits and min(period) >= 2 else None
