@@ -67,6 +67,8 @@ class Config:
         size_weighted: Add the logarithm of a merged token's size to its attention logits, so that
             it weighs as much as its members did (ToMe's proportional attention,
             arXiv:2210.09461). Not for scope ``block``, whose text attention it does not concern.
+            ``auto``: where the method gains by it and the scope has it, see
+            :attr:`weighs_by_size`.
 
     Raises:
         ConfigError: An option is unknown or out of its range.
@@ -82,9 +84,9 @@ class Config:
     levels: Levels = (0,)
     rules: tuple[Rule, ...] = ()
     refresh: Refresh = None
-    share: Sharing = "level"
+    share: Sharing = "layer"
     score: Score = "input"
-    size_weighted: bool = False
+    size_weighted: bool | Literal["auto"] = "auto"
 
     def __post_init__(self) -> None:
         check_method(self.method)
@@ -94,14 +96,11 @@ class Config:
         object.__setattr__(self, "levels", check_levels(self.levels))
         object.__setattr__(self, "rules", _check_rules(self.rules))
         object.__setattr__(self, "refresh", _check_refresh(self.refresh))
-        if type(self.size_weighted) is not bool:
-            raise ConfigError(f"size_weighted is True or False; {self.size_weighted!r} was given.")
-        _check_against_scope(self)
-        if self.size_weighted and self.scope == "block":
+        if type(self.size_weighted) is not bool and self.size_weighted != "auto":
             raise ConfigError(
-                "size_weighted changes self-attention alone and is not offered for "
-                "scope='block'. Use scope='attention', or size_weighted=False."
+                f"size_weighted is True, False or 'auto'; {self.size_weighted!r} was given."
             )
+        _check_against_scope(self)
 
     @property
     def needs_timestep(self) -> bool:
@@ -116,6 +115,17 @@ class Config:
     def needs_guidance(self) -> bool:
         """Whether a method compares the two halves of classifier-free guidance."""
         return any(getattr(method, "uses_guidance", False) for method in self.methods())
+
+    @property
+    def weighs_by_size(self) -> bool:
+        """Whether attention is weighted by the sizes of merged tokens.
+
+        With ``size_weighted="auto"`` it is for ReToM and its like, and not for methods whose
+        papers do without.
+        """
+        if self.size_weighted == "auto":
+            return self.scope != "block" and getattr(self.method, "weighs_by_size", False)
+        return self.size_weighted
 
     def method_at(self, level: int, noise: float | None) -> Method | None:
         """What merges on a level at a noise level; None where nothing does."""
@@ -242,6 +252,11 @@ def _check_rules(rules: object) -> tuple[Rule, ...]:
 
 def _check_against_scope(config: Config) -> None:
     """Refuse options that would do nothing in the scope, or cannot be had there."""
+    if config.size_weighted is True and config.scope == "block":
+        raise ConfigError(
+            "size_weighted changes self-attention alone and is not offered for "
+            "scope='block'. Use scope='attention', or size_weighted=False."
+        )
     if config.score == "keys" and config.scope == "block":
         raise ConfigError(
             "score='keys' reads the input of self-attention, which scope='block' merges before. "

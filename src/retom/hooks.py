@@ -108,7 +108,7 @@ class SiteHook:
         self, args: Args, kwargs: Kwargs, plan: TokenPlan
     ) -> tuple[Args, Kwargs]:
         """A self-attention's arguments with the mask of the kept tokens."""
-        weighted = self.state.config.size_weighted
+        weighted = self.state.config.weighs_by_size
         return with_mask(args, kwargs, ATTENTION_MASK_POSITION, plan, size_weighted=weighted)
 
 

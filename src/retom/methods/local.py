@@ -67,11 +67,12 @@ class LocalMethod(ABC):
     """
 
     name: ClassVar[str]
+    weighs_by_size: ClassVar[bool] = True
 
     ratio: float = 0.5
     window: tuple[int, int] = (2, 2)
     allocation: Allocation | Literal["multiscale"] = "similarity"
-    reach: int = 0
+    reach: int = 1
     merge: MergeMode = "mean"
     alternate: bool = False
     rematch: bool = False
