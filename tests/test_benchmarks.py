@@ -23,6 +23,7 @@ import layer_overhead
 import measure
 import model_quality
 import quality_tables
+import real_weights
 import record
 import sdxl_coverage
 import sources
@@ -382,8 +383,46 @@ def test_generation_speed_of_random_weights(tmp_path):
     assert len(data["timings"]) == 1
 
 
+@pytest.mark.parametrize("protocol", ["imagenet", "coco"])
+def test_real_weights_rehearses_and_continues(protocol, tmp_path, capsys):
+    pytest.importorskip("torchmetrics")
+    from tiny import sd_pipeline
+
+    sd_pipeline().save_pretrained(tmp_path / "tiny")
+    file = tmp_path / "results.json"
+    argv = ["--rehearse", "--protocol", protocol, "--model", str(tmp_path / "tiny")]
+    argv += ["--work", str(tmp_path / "work"), "--json", str(file), "--methods", "retom", "tomesd"]
+    assert real_weights.main(argv) == 0
+    data = json.loads(file.read_text("utf-8"))
+    assert data["n"] == 4
+    assert data["real"] == 8
+    assert list(data["rows"]) == [
+        "un-merged", "retom · 0.5 · attention", "tomesd · 0.5 · attention"
+    ]  # fmt: skip
+    for name, row in data["rows"].items():
+        assert row["FID"] > 0
+        assert 0 <= row["CLIP score"] <= 100
+        assert ("PSNR" in row) == (name != "un-merged")
+    printed = capsys.readouterr().out
+    assert "A rehearsal: random networks, numbers mean nothing." in printed
+    assert "| tomesd · 0.5 · attention |" in printed
+    assert str(tmp_path) not in printed
+
+    pictures = {p: p.stat().st_mtime_ns for p in (tmp_path / "work" / "pictures").rglob("*.png")}
+    assert real_weights.main(argv) == 0
+    assert json.loads(file.read_text("utf-8"))["rows"] == data["rows"]
+    assert pictures == {p: p.stat().st_mtime_ns for p in pictures}
+
+
+def test_real_weights_asks_for_what_it_needs(capsys):
+    with pytest.raises(SystemExit):
+        real_weights.main(["--protocol", "coco"])
+    assert "--model, --work, --real, --captions needed" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
-    "script", ["layer_overhead", "sdxl_coverage", "model_quality", "generation_speed"]
+    "script",
+    ["layer_overhead", "sdxl_coverage", "model_quality", "generation_speed", "real_weights"],
 )
 def test_help_says_what_the_numbers_mean(script, capsys):
     with pytest.raises(SystemExit) as stopped:

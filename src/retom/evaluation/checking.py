@@ -6,7 +6,6 @@ pictures, too few to tell two methods apart. That takes :func:`retom.evaluation.
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from statistics import fmean, median
@@ -15,21 +14,18 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from retom.config import Config
-from retom.drawing.stopwatch import DenoiserStopwatch
 from retom.errors import ConfigError
+from retom.evaluation.timed_drawing import TimedDrawing, merging_switch
 from retom.evaluation.verdict import verdict_of
 from retom.evaluation.windows import window_period
-from retom.handle import applied, handle_of
+from retom.handle import handle_of
 from retom.metrics import grid_artefacts, psnr, ssim
 from retom.models import find_denoiser
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Sequence
+    from collections.abc import Sequence
 
-    from torch import Tensor
-
-    OnPicture = Callable[[str, int, int], None]
-    """Told what is drawn next, how many pictures are done, and of how many."""
+    from retom.evaluation.timed_drawing import OnPicture, TimedPicture
 
 PROMPTS = ("a red apple on a blue background", "a small house in a green field")
 """Drawn if no prompts are given."""
@@ -160,24 +156,26 @@ def check(
     """
     call = dict(call or {})
     taken = sorted({"prompt", "generator", "output_type", "image"} & call.keys())
-    if taken or isinstance(prompts, str) or not prompts or not seeds:
+    repeated = len(set(prompts)) < len(prompts) or len(set(seeds)) < len(seeds)
+    if taken or isinstance(prompts, str) or not prompts or not seeds or repeated:
         raise ConfigError(
-            "A check draws at least one prompt at one seed: prompts and seeds are lists, and "
-            f"prompt, generator and output_type are set by it; {prompts!r}, {seeds!r} and "
-            f"{taken} in call were given."
+            "A check draws at least one prompt at one seed: prompts and seeds are lists, each "
+            "entry once, and prompt, generator and output_type are set by it; "
+            f"{prompts!r}, {seeds!r} and {taken} in call were given."
         )
-    with _switch(pipe, config, options) as switch:
-        drawing = _Drawing(pipe, call, on_picture, 2 * len(prompts) * len(seeds) + 2)
-        short = {**call, "num_inference_steps": WARM_UP_STEPS}
+    with merging_switch(pipe, config, options) as switch:
+        drawing = TimedDrawing(pipe, on_picture, 2 * len(prompts) * len(seeds) + 2)
+        own_steps = {"timesteps", "sigmas"} & call.keys()
+        short = call if own_steps else {**call, "num_inference_steps": WARM_UP_STEPS}
         with switch():
             drawing.run(prompts[0], seeds[0], "warming up", short)
             kept = _kept(pipe)
         drawing.run(prompts[0], seeds[0], "warming up", short)
-        pictures: dict[tuple[str, int], tuple[_Run, _Run]] = {}
+        pictures: dict[tuple[str, int], tuple[TimedPicture, TimedPicture]] = {}
         for prompt in prompts:
             for seed in seeds:
                 merged_first = len(pictures) % 2 == 1
-                runs: dict[bool, _Run] = {}
+                runs: dict[bool, TimedPicture] = {}
                 for merges in (True, False) if merged_first else (False, True):
                     if merges:
                         with switch():
@@ -186,87 +184,6 @@ def check(
                         runs[False] = drawing.run(prompt, seed, "un-merged", call)
                 pictures[prompt, seed] = runs[False], runs[True]
         return _summed(pipe, switch.config, pictures, kept)
-
-
-@dataclass(frozen=True, slots=True)
-class _Run:
-    """One picture, float32 (3, H, W) in [0, 1] of 8 bits, and its seconds."""
-
-    picture: Tensor
-    seconds: float
-    denoiser_seconds: float
-
-
-class _Drawing:
-    """Draws and times."""
-
-    def __init__(
-        self,
-        pipe: Any,  # noqa: ANN401
-        call: dict[str, Any],
-        on_picture: OnPicture,
-        total: int,
-    ) -> None:
-        self._pipe, self._call, self._tell, self._total = pipe, call, on_picture, total
-        self._done = 0
-
-    def run(self, prompt: str, seed: int, label: str, call: dict[str, Any]) -> _Run:
-        self._tell(label, self._done, self._total)
-        denoiser = find_denoiser(self._pipe)
-        with DenoiserStopwatch(denoiser, next(denoiser.parameters()).device) as stopwatch:
-            began = stopwatch.now()
-            picture = self._pipe(
-                prompt=prompt,
-                generator=torch.Generator().manual_seed(seed),
-                output_type="pt",
-                **call,
-            ).images[0]
-            seconds = stopwatch.now() - began
-        self._done += 1
-        self._tell(label, self._done, self._total)
-        rounded = (255 * picture.float().cpu().clamp(0, 1)).round() / 255
-        return _Run(rounded, seconds, stopwatch.seconds)
-
-
-class _Switch:
-    """Puts merging on inside a ``with`` block."""
-
-    def __init__(self, pipe: object, config: Config, *, there: bool) -> None:
-        self.config = config
-        self._pipe = pipe
-        self._there = there
-
-    @contextmanager
-    def __call__(self) -> Generator[None]:
-        if not self._there:
-            with applied(self._pipe, self.config):
-                yield
-            return
-        handle = handle_of(self._pipe)
-        assert handle is not None
-        handle.enabled = True
-        try:
-            yield
-        finally:
-            handle.enabled = False
-
-
-@contextmanager
-def _switch(pipe: object, config: Config | None, options: dict[str, object]) -> Generator[_Switch]:
-    handle = handle_of(pipe)
-    if handle is None:
-        yield _Switch(pipe, (config or Config()).with_options(**options), there=False)
-        return
-    if config is not None or options:
-        raise ConfigError(
-            f"Merging is applied to this pipeline already: {handle!r}. Call retom.check(pipe) to "
-            "check it, or handle.remove() to check another setting."
-        )
-    enabled, handle.enabled = handle.enabled, False
-    try:
-        yield _Switch(pipe, handle.config, there=True)
-    finally:
-        handle.enabled = enabled
 
 
 def _kept(pipe: object) -> float:
@@ -280,7 +197,7 @@ def _kept(pipe: object) -> float:
 def _summed(
     pipe: Any,  # noqa: ANN401
     config: Config,
-    pictures: dict[tuple[str, int], tuple[_Run, _Run]],
+    pictures: dict[tuple[str, int], tuple[TimedPicture, TimedPicture]],
     kept: float,
 ) -> Check:
     runs = list(pictures.values())
@@ -308,7 +225,7 @@ def _summed(
     )
 
 
-def _floor(pictures: dict[tuple[str, int], tuple[_Run, _Run]]) -> list[float]:
+def _floor(pictures: dict[tuple[str, int], tuple[TimedPicture, TimedPicture]]) -> list[float]:
     """PSNR of un-merged pictures of one prompt, each seed to the next."""
     prompts = dict.fromkeys(prompt for prompt, _ in pictures)
     found: list[float] = []

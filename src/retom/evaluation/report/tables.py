@@ -41,7 +41,7 @@ def group_table(results: Results, group: tuple[float, str], numbers: dict[str, i
     rows = ranked(results.of(group))
     measures = _present((SPEED, ERROR, *PICTURE_MEASURES), rows)
     columns = [(m, False) for m in measures]
-    compared = [m for m in (ERROR, *COMPARED) if any(m.key in r.differences for r in rows)]
+    compared = [m for m in measures if m in (ERROR, *COMPARED) and _differs(m, rows)]
     for measure in compared:
         columns.insert(columns.index((measure, False)) + 1, (measure, True))
     best = {m.key: sorted_by(rows, m)[0].name for m in measures if len(sorted_by(rows, m)) > 1}
@@ -110,6 +110,10 @@ def words(name: str) -> str:
 
 def _present(measures: Sequence[Measure], rows: Sequence[Row]) -> list[Measure]:
     return [m for m in measures if any(m.key in row.values for row in rows)]
+
+
+def _differs(measure: Measure, rows: Sequence[Row]) -> bool:
+    return any(measure.key in row.differences for row in rows)
 
 
 def _heading(measure: Measure, baseline: str | None, other: bool) -> str:  # noqa: FBT001
