@@ -33,6 +33,17 @@ def test_a_threshold_counts_from_the_call_at_or_below_it():
     assert renewals([0.9, 0.7, 0.5], (0.7,)) == [True, True, False]
 
 
+def test_it_says_which_calls_begin_a_picture():
+    clock, begins = Clock(), []
+    for noise in (0.9, 0.5, 0.5, 0.9, 0.4):
+        clock.advance(noise, object(), None)
+        begins.append(clock.begins)
+    assert begins == [True, False, False, True, False]
+    clock.advance(0.3, object(), None)
+    clock.reset()
+    assert not clock.begins
+
+
 def test_a_rising_timestep_begins_another_picture():
     clock = Clock()
     assert renewals([0.9, 0.5], 9, clock=clock) == [True, False]

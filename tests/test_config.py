@@ -76,7 +76,8 @@ def test_an_unknown_option_is_refused_with_the_known_ones():
     with pytest.raises(
         ConfigError,
         match=r"Unknown option rate\. ReToM takes allocation, alternate, merge, ratio, reach, "
-        "window; the configuration takes levels, method, refresh, rules, scope, share, size_",
+        "rematch, unmerge, window; the configuration takes levels, method, refresh, rules, scope, "
+        "score, share, size_",
     ):
         Config().with_options(rate=0.5)
 

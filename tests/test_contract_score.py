@@ -8,7 +8,7 @@ import retom
 from retom import Config, ConfigError, Grid, ReToM
 
 BLOCK = "down_blocks.0.attentions.0.transformer_blocks.0"
-OTHER = "up_blocks.1.attentions.0.transformer_blocks.0"
+OTHER = "up_blocks.2.attentions.0.transformer_blocks.0"
 
 
 class Spy:

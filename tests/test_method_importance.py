@@ -152,7 +152,7 @@ def test_two_pictures_without_guidance_are_no_pair():
 
 def test_rules_may_ask_for_it_at_some_noise_alone(hints):
     pipe = tiny.sd_pipeline()
-    rules = (Rule(method=ImportanceToMe(), noise=(0.0, 0.6)),)
+    rules = (Rule(method=ImportanceToMe(), levels=(0,), noise=(0.0, 0.6)),)
     retom.apply(pipe, rules=rules)
     tiny.latents(pipe, num_inference_steps=4)  # timesteps 751, 501, 251, 1
     assert [importance is None for importance in hints] == [False] * 3

@@ -66,13 +66,16 @@ def test_protected_tokens_are_not_joined():
     grid = Grid(6, 6)
     protected = torch.zeros(36, dtype=torch.bool)
     protected[12:24] = True
-    x = torch.randn(1, 36, 6, generator=torch.Generator().manual_seed(0))
-    options = {"ratio": 0.3, "window": (2, 3)}
-    before = ReToM(**options).plan(x, grid, Hints(protected=protected))
-    after = ReToM(**options, rematch=True).plan(x, grid, Hints(protected=protected))
-    gone = assignment_of(before)
-    assert assignment_of(after) == slow(x[0], grid, gone, barred=range(12, 24))
-    assert assignment_of(after) != gone
+    options = {"ratio": 0.25, "window": (2, 3)}
+    changed = 0
+    for seed in range(8):
+        x = torch.randn(1, 36, 6, generator=torch.Generator().manual_seed(seed))
+        before = ReToM(**options).plan(x, grid, Hints(protected=protected))
+        after = ReToM(**options, rematch=True).plan(x, grid, Hints(protected=protected))
+        gone = assignment_of(before)
+        assert assignment_of(after) == slow(x[0], grid, gone, barred=range(12, 24))
+        changed += assignment_of(after) != gone
+    assert changed
 
 
 def test_broken_tokens_still_give_a_valid_plan():

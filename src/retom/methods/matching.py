@@ -83,7 +83,7 @@ def products(x: Tensor, y: Tensor) -> Tensor:
 
     Item by item: one matmul for a whole batch may round otherwise than for an item alone.
     """
-    return torch.stack([a @ b.transpose(-1, -2) for a, b in zip(x, y, strict=True)])
+    return torch.stack([x[item] @ y[item].transpose(-1, -2) for item in range(len(x))])
 
 
 def fixed_draw(size: int, seed: int, *, normal: bool = False) -> Tensor:

@@ -126,14 +126,18 @@ def greedy_cover(similarity: Tensor, valid: Tensor, count: int) -> Tensor:
         count: How many, at most area. Where a window has fewer tokens the rest is arbitrary.
 
     Returns:
-        Slots in the order of choice, int64 (B, W, count); ties go to the lowest slot.
+        Slots in the order of choice, int64 (B, W, count). Ties go to the lowest slot. Two tokens
+        that are each other's nearest gain the same, so what rounding may tell apart is a tie too.
     """
+    rounding = 1e-6 * similarity.shape[-1]
     covered = torch.full_like(similarity[..., 0], -1.0)  # the least that a cosine can be
     free = valid.expand(covered.shape)
     chosen: list[Tensor] = []
     for _ in range(count):
         gain = (similarity - covered[:, :, None]).clamp_min(0.0) * valid[:, None]
-        best = gain.sum(dim=-1).masked_fill(~free, -torch.inf).argmax(dim=-1, keepdim=True)
+        total = gain.sum(dim=-1).masked_fill(~free, -torch.inf)
+        behind = total < total.amax(dim=-1, keepdim=True) - rounding
+        best = (free & ~behind).to(torch.int8).argmax(dim=-1, keepdim=True)
         chosen.append(best)
         free = free.scatter(2, best, value=False)
         reach = similarity.gather(2, best[..., None].expand(-1, -1, 1, similarity.shape[-1]))

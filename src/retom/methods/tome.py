@@ -56,6 +56,9 @@ class ToMe(Matching):
 
     def match(self, x: Tensor, grid: Grid, budget: int, hints: Hints) -> Plan:
         """The best pairs of any token and any destination."""
+        if budget == 0:  # also where a grid has no whole window, and so no destination
+            token = torch.arange(grid.num_tokens, device=x.device).expand(len(x), -1)
+            return Plan.build(token[:, :0], token, "mean")
         first = self._destinations(grid, x.device)
         tokens = unit(x)
         similarity = tokens @ tokens[:, first].transpose(1, 2)
