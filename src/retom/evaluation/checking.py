@@ -25,6 +25,8 @@ from retom.models import find_denoiser
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from torch import Tensor
+
     from retom.evaluation.timed_drawing import OnPicture, TimedPicture
 
 PROMPTS = ("a red apple on a blue background", "a small house in a green field")
@@ -213,9 +215,9 @@ def _summed(
     return Check(
         config=config,
         pairs=len(runs),
-        psnr=tuple(psnr(merged, whole).clamp_max(MOST_DB).tolist()),
-        ssim=tuple(ssim(merged, whole).tolist()),
-        artefacts=() if period is None else tuple(grid_artefacts(merged, whole, period).tolist()),
+        psnr=_numbers(psnr(merged, whole).clamp_max(MOST_DB)),
+        ssim=_numbers(ssim(merged, whole)),
+        artefacts=() if period is None else _numbers(grid_artefacts(merged, whole, period)),
         floor=tuple(_floor(pictures)),
         seconds=tuple((before.seconds, after.seconds) for before, after in runs),
         denoiser_seconds=tuple(
@@ -223,6 +225,10 @@ def _summed(
         ),
         kept=kept,
     )
+
+
+def _numbers(values: Tensor) -> tuple[float, ...]:
+    return tuple(float(value) for value in values)
 
 
 def _floor(pictures: dict[tuple[str, int], tuple[TimedPicture, TimedPicture]]) -> list[float]:

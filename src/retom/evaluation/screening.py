@@ -59,7 +59,7 @@ def screen(
         subject.store.add_record(
             screening_key(subject, samples, contender),
             screening_content(subject, samples, contender),
-            {"errors": [[round(value, 7) for value in row] for row in errors.tolist()]},
+            {"errors": [[round(float(value), 7) for value in row] for row in errors]},
         )
         yield contender
 

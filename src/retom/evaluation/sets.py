@@ -175,7 +175,7 @@ def alignments(
         raise ConfigError(
             f"The alignment head reads texts by {wanted}; the encoder given is {encoder.name}."
         )
-    return alignment(head, own, encoder(list(prompts))).tolist()
+    return [float(value) for value in alignment(head, own, encoder(list(prompts)))]
 
 
 def _kept(store: Store, content: dict[str, Any], measure: Callable[[], Estimate]) -> Estimate:

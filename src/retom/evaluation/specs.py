@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import re
 from itertools import product
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from retom.config import Config
 from retom.errors import ConfigError
 from retom.evaluation.tomesd import TOMESD, Tomesd
 from retom.methods import METHODS
 from retom.rules import method_to_dict
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _SET_ELSEWHERE = ("ratio", "scope", "levels", "method", "rules")
 
@@ -96,7 +99,7 @@ def _text(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, (list, tuple)):
-        parts = [_text(part) for part in value]  # pyright: ignore[reportUnknownVariableType]
+        parts = [_text(part) for part in cast("Sequence[object]", value)]
         if len(parts) == 2 and all(part.isdecimal() for part in parts):
             return "x".join(parts)
         return "+".join(parts) + ("+" if len(parts) == 1 else "")

@@ -15,6 +15,7 @@ import hashlib
 import json
 import os
 import shutil
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -108,13 +109,12 @@ class Store:
 
     def tensors(self, key: str, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
         """Tensors from the disk, or from ``make`` and then kept."""
-        from safetensors.torch import load_file, save
-
+        torch_files: Any = import_module("safetensors.torch")
         path = self.folder / "tensors" / f"{key}.safetensors"
         if not path.is_file():
             made = {name: value.detach().cpu().contiguous() for name, value in make().items()}
-            self._write(path, save(made))
-        return load_file(path)
+            self._write(path, torch_files.save(made))
+        return torch_files.load_file(path)
 
     def has_tensors(self, key: str) -> bool:
         """Whether these tensors are there."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -119,13 +120,13 @@ class _Summing:
         """Denoiser error and speed of a row."""
         keys = [screening_key(self.subject, samples, contender) for samples in self.first]
         if all(self.store.has_record(key) for key in keys):
-            errors = torch.tensor([e for key in keys for e in self._values(key)["errors"]])
-            row.by_level = errors.mean(dim=0).tolist()
-            self.errors[row.name] = errors.double().mean(dim=1).tolist()
+            errors: list[list[float]] = [e for k in keys for e in self._values(k)["errors"]]
+            row.by_level = [fmean(level) for level in zip(*errors, strict=True)]
+            self.errors[row.name] = [fmean(levels) for levels in errors]
             row.values["error"] = over_prompts(
                 self.errors[row.name], self.screened, TITLES["error"]
             )
-            for sample, levels in zip(self.screened, errors.tolist(), strict=True):
+            for sample, levels in zip(self.screened, errors, strict=True):
                 for timestep, value in zip(self.subject.timesteps, levels, strict=True):
                     self._keep(row.name, "error", sample, value, timestep)
         hardware = self.store.source["hardware"]

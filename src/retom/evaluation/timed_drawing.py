@@ -149,5 +149,5 @@ def merging_switch(
 def _is_compiled(pipe: object) -> bool:
     """Whether ``torch.compile`` wraps the denoiser, or was called in place on it or on parts."""
     denoiser = find_denoiser(pipe)
-    parts = (module._compiled_call_impl for module in denoiser.modules())
+    parts = [getattr(module, "_compiled_call_impl", None) for module in denoiser.modules()]
     return find_entry(pipe) is not denoiser or any(part is not None for part in parts)

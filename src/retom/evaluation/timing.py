@@ -97,8 +97,9 @@ def ratio_estimate(
     ratios = [a / b for a, b in zip(numerator, denominator, strict=True)]
     values = torch.tensor(ratios, dtype=torch.float64)
     counts = resampled_counts(len(ratios), resamples, seed=seed).long()
-    medians = [median(values.repeat_interleave(count).tolist()) for count in counts]
-    low, high = percentiles(torch.tensor(medians))
+    # torch's median of an even number is the lower of the two in the middle, not their mean.
+    medians = [values.repeat_interleave(count).quantile(0.5) for count in counts]
+    low, high = percentiles(torch.stack(medians))
     return Estimate(metric, median(ratios), low, high, len(ratios))
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from torch import nn
 
 from retom.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from torch import Tensor
 
@@ -22,9 +22,10 @@ _SHOWN = 4
 def tokens_in_layers(denoiser: nn.Module, call: Callable[[], object]) -> Tokens:
     """Count the tokens that really enter each linear layer while ``call`` runs."""
     seen: Tokens = {}
+    named = cast("Iterator[tuple[str, nn.Module]]", denoiser.named_modules())
     removables = [
         module.register_forward_pre_hook(_note(seen, name))
-        for name, module in denoiser.named_modules()
+        for name, module in named
         if isinstance(module, nn.Linear)
     ]
     try:
