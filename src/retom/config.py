@@ -98,6 +98,11 @@ class Config:
         """Whether merging depends on the timestep, which the host then has to know."""
         if self.refresh is not None or not all(rule.always for rule in self.rules):
             return True
+        return self.alternates
+
+    @property
+    def alternates(self) -> bool:
+        """Whether windows of some method take turns."""
         return any(getattr(method, "alternate", False) for method in self.methods())
 
     def method_at(self, level: int, noise: float | None) -> Method | None:

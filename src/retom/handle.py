@@ -51,12 +51,18 @@ class Handle:
 
     @property
     def enabled(self) -> bool:
-        """Whether the denoiser merges; set it to switch merging off and on. Off is bit-exact."""
+        """Whether the denoiser merges; set it to switch merging off and on. Off is bit-exact.
+
+        While it is off, nothing is looked at or checked; switched on again, plans are made anew.
+        """
         return self._state.enabled
 
     @enabled.setter
     def enabled(self, value: bool) -> None:
-        self._state.enabled = value
+        if value != self._state.enabled:
+            self._state.enabled = value
+            self._state.forget()
+            self._state.clock.reset()  # it does not follow calls while merging is off
 
     @property
     def applied(self) -> bool:

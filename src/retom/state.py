@@ -22,6 +22,32 @@ SHARED = ""
 """Key of the plan that all layers of a level share."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class MergedLayer:
+    """A self-attention or MLP that is running on merged tokens.
+
+    Attributes:
+        plan: Spreads its output back.
+    """
+
+    plan: Plan
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MergedBlock:
+    """A transformer block that is running on merged tokens.
+
+    Attributes:
+        plan: Spreads back what the block adds.
+        tokens: Its input before merging, (B, N, C).
+        merged: Its input after merging, (B, K, C).
+    """
+
+    plan: Plan
+    tokens: Tensor
+    merged: Tensor
+
+
 @dataclass(slots=True, eq=False)
 class LevelState:
     """One attention level; all hooks of the level share it.
@@ -62,8 +88,7 @@ class MergeState:
         enabled: The user's switch.
         running: Whether a call of the denoiser is under way and merging is on in it.
         prepared: Whether :meth:`prepare` ran for the coming call.
-        in_flight: Plan of the layer that is running, and with scope ``block`` the tokens before and
-            after merging.
+        in_flight: What is running on merged tokens; None between layers.
         clock: Timesteps of the picture being drawn.
         mask: Pixels or latents to protect, bool (height, width) on the CPU; None for none.
         seen: Grid of each level in the last call that merged; None before it. The keys never
@@ -75,7 +100,7 @@ class MergeState:
     enabled: bool = True
     running: bool = False
     prepared: bool = False
-    in_flight: tuple[Plan, Tensor | None, Tensor | None] | None = None
+    in_flight: MergedLayer | MergedBlock | None = None
     clock: Clock = field(default_factory=Clock)
     mask: Tensor | None = None
     seen: dict[int, Grid | None] = field(default_factory=dict)
