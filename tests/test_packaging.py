@@ -22,7 +22,7 @@ LAYERS = [
     {"grid", "plan", "hints", "clock", "checks", "metrics"},
     {"representative", "allocation", "multiscale"},
     {"methods", "protection"},
-    {"rules"},
+    {"rules", "presets"},
     {"config", "calls", "refusals"},
     {"models"},
     {"state"},

@@ -14,6 +14,7 @@ from retom.checks import check_choice
 from retom.clock import Refresh
 from retom.errors import ConfigError
 from retom.methods import Method, ReToM
+from retom.presets import preset_of
 from retom.rules import (
     Levels,
     Rule,
@@ -92,6 +93,23 @@ class Config:
                 "size_weighted changes self-attention alone and is not offered for "
                 "scope='block'. Use scope='attention', or size_weighted=False."
             )
+
+    @staticmethod
+    def preset(name: str) -> Config:
+        """A configuration by its name: ``quality``, ``balanced``, ``fast`` or ``paper``.
+
+        ``paper`` is the paper's own form (arXiv:2507.12771). None is validated on real weights;
+        :data:`retom.presets.PRESETS` says what was measured.
+
+        Raises:
+            ConfigError: There is no such preset; the message lists those that exist.
+
+        Example:
+            >>> Config.preset("quality").method.ratio
+            0.3
+        """
+        row = preset_of(name)
+        return Config(method=row.method, **row.options)
 
     @property
     def needs_timestep(self) -> bool:
