@@ -69,9 +69,10 @@ def test_draws_a_picture_and_says_so(generate, capsys):
 
 
 def test_the_picture_is_that_of_the_library(generate, folder):
-    _, output = generate("--seed", 7, "--guidance", 3, "--ratio", 0.4, "--window", "2x4")
+    options = ("--ratio", 0.4, "--window", "2x4", "--share", "level", "--no-size-weighted")
+    _, output = generate("--seed", 7, "--guidance", 3, *options)
     pipe = sd_pipeline()
-    retom.apply(pipe, ratio=0.4, window=(2, 4))
+    retom.apply(pipe, ratio=0.4, window=(2, 4), share="level", size_weighted=False)
     image = pipe(
         "red", num_inference_steps=2, guidance_scale=3.0, generator=torch.Generator().manual_seed(7)
     ).images[0]
@@ -160,14 +161,14 @@ def test_json_is_all_of_stdout(generate, capsys):
 
 
 def test_the_config_inside_a_picture_draws_it_again(generate, tmp_path):
-    _, first = generate("--ratio", 0.3, "--reach", 1, "--allocation", "coherence")
+    _, first = generate("--ratio", 0.3, "--reach", 2, "--allocation", "coherence")
     file = tmp_path / "config.json"
     file.write_text(json.dumps(read_record(first)["config"]))
     _, second = generate("--config", file, output=tmp_path / "again.png")
     assert pixels(first) == pixels(second)
     _, third = generate("--config", file, "--ratio", 0.6, output=tmp_path / "third.png")
     method = read_record(third)["config"]["method"]
-    assert (method["ratio"], method["reach"]) == (0.6, 1)
+    assert (method["ratio"], method["reach"]) == (0.6, 2)
 
 
 def test_a_comparison_holds_both_pictures(generate, tmp_path, capsys):

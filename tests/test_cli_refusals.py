@@ -49,6 +49,8 @@ def refused(capsys, tmp_path):
         (("--levels", "0;1"), "--levels: all, or levels with commas such as 0,1"),
         (("--reach", "-1"), "--reach: a whole number of at least 0"),
         (("--method", "magic"), "--method: invalid choice: 'magic'"),
+        (("--preset", "best"), "--preset: invalid choice: 'best' (choose from"),
+        (("--preset", "fast", "--config", "x.json"), "--config and --preset fast were both given"),
         (("--allocation", "fair"), "--allocation: invalid choice"),
         (("--dtype", "int8"), "--dtype: invalid choice"),
         (("--repeat", "3"), "--repeat measures pairs, so it needs --compare"),

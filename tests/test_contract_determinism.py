@@ -21,7 +21,7 @@ class Spy:
         layer.to_q.register_forward_pre_hook(self._note_plan)
 
     def _note_plan(self, *_):
-        self.plan, *_ = self.handle._state.in_flight
+        self.plan = self.handle._state.in_flight.plan
 
 
 def alike(*, batch):

@@ -1,5 +1,9 @@
 """Training through merging: gradients are finite, reach everything, and survive checkpointing."""
 
+import copy
+import gc
+from functools import partial
+
 import pytest
 import tiny
 import torch
@@ -48,16 +52,6 @@ def test_gradient_is_that_of_finite_differences():
     torch.testing.assert_close((point.grad * direction).sum(), slope, rtol=1e-6, atol=1e-9)
 
 
-# A known limit: the layers run again during backward, when the call and its plans are over, so they
-# run un-merged and torch raises CheckpointError. Loud, and listed in the README.
-forgets_plans = pytest.mark.xfail(
-    strict=True,
-    raises=torch.utils.checkpoint.CheckpointError,
-    reason="plans are forgotten before the layers run again",
-)
-
-
-@forgets_plans
 def test_checkpointing_gives_the_same_gradients(family):
     arguments = tiny.inputs(family.name)
     model = family.build().train()
@@ -74,7 +68,6 @@ def test_checkpointing_gives_the_same_gradients(family):
         torch.testing.assert_close(found[name], expected[name], rtol=0, atol=0, msg=name)
 
 
-@forgets_plans
 def test_checkpointing_of_two_calls_before_one_backward():
     """The layers of each call are computed again with that call's plans."""
     first, second = tiny.inputs(seed=1), tiny.inputs(seed=2)
@@ -94,10 +87,108 @@ def test_checkpointing_of_two_calls_before_one_backward():
         torch.testing.assert_close(found[name], expected[name], rtol=0, atol=0, msg=name)
 
 
-@forgets_plans
 def test_state_is_clean_after_checkpointing():
     model = tiny.sd15_unet().train()
     handle = retom.apply(model, levels="all")
     model.enable_gradient_checkpointing()
     gradients(model, tiny.inputs())
     assert tiny.is_idle(handle)
+
+
+@pytest.mark.parametrize("scope", ["attention+mlp", "block", "kv"])
+def test_checkpointing_gives_the_same_gradients_in_every_scope(scope):
+    """With plans that the second call takes from the first."""
+    model = tiny.sd15_unet().train()
+    handle = retom.apply(model, scope=scope, refresh=9)
+    first = {**tiny.inputs(seed=1), "timestep": torch.tensor(900)}
+    second = {**tiny.inputs(seed=2), "timestep": torch.tensor(800)}
+
+    def both():
+        handle.reset()
+        model.zero_grad(set_to_none=True)
+        loss = model(**first).sample.square().mean() + 3 * model(**second).sample.square().mean()
+        loss.backward()
+        return {name: parameter.grad for name, parameter in model.named_parameters()}
+
+    expected = both()
+    model.enable_gradient_checkpointing()
+    found = both()
+    for name in expected:
+        torch.testing.assert_close(found[name], expected[name], rtol=0, atol=0, msg=name)
+
+
+def test_nothing_is_kept_after_backward_nor_without_gradients_nor_in_a_copy():
+    model = tiny.sd15_unet().train()
+    retom.apply(model)
+    block = model.down_blocks[0].attentions[0].transformer_blocks[0]
+    memory = next(iter(block._forward_pre_hooks.values())).memory
+    tiny.call(model, tiny.inputs())
+    assert len(memory.kept) == 0
+    model.enable_gradient_checkpointing()
+    loss = model(**tiny.inputs()).sample.square().mean()
+    assert len(memory.kept) == 7
+    twin = copy.deepcopy(model.down_blocks[0].attentions[0].transformer_blocks[0])
+    assert len(next(iter(twin._forward_pre_hooks.values())).memory.kept) == 0
+    loss.backward()
+    del loss
+    gc.collect()
+    assert len(memory.kept) == 0
+
+
+def test_switching_off_between_a_call_and_its_backward_keeps_the_gradients():
+    model = tiny.sd15_unet().train()
+    handle = retom.apply(model)
+    arguments = tiny.inputs()
+    expected = gradients(model, arguments)["conv_in.weight"]
+    model.enable_gradient_checkpointing()
+    model.zero_grad(set_to_none=True)
+    loss = model(**arguments).sample.square().mean()
+    handle.enabled = False
+    loss.backward()
+    assert torch.equal(model.conv_in.weight.grad, expected)
+    assert not handle.enabled
+
+
+def test_changing_merging_between_a_call_and_its_backward_is_refused():
+    model = tiny.sd15_unet().train()
+    handle = retom.apply(model)
+    model.enable_gradient_checkpointing()
+    loss = model(**tiny.inputs()).sample.square().mean()
+    handle.update(ratio=0.3)
+    with pytest.raises(retom.ConfigError, match=r"handle\.update\(\) after backward\(\)"):
+        loss.backward()
+
+
+def reentrant(module, *arguments):
+    return torch.utils.checkpoint.checkpoint(module, *arguments, use_reentrant=True)
+
+
+def test_reentrant_checkpointing_is_refused_because_it_forgets_the_call():
+    """torch would not notice the other number of tokens, and the gradients would be wrong."""
+    model = tiny.sd15_unet().train()
+    handle = retom.apply(model)
+    model.enable_gradient_checkpointing(reentrant)
+    with pytest.raises(retom.ConfigError, match="use_reentrant=False"):
+        gradients(model, tiny.inputs())
+    handle.enabled = False
+    assert gradients(model, tiny.inputs())["sample"].any()
+
+
+@pytest.mark.parametrize("use_reentrant", [False, True])
+def test_the_whole_denoiser_may_run_again(use_reentrant):
+    model = tiny.sd15_unet().train()
+    handle = retom.apply(model)
+    arguments = tiny.inputs()
+    expected = gradients(model, arguments)["sample"]
+    sample = arguments.pop("sample").requires_grad_()
+
+    def whole(x):
+        return model(x, **arguments).sample
+
+    again = partial(torch.utils.checkpoint.checkpoint, whole, use_reentrant=use_reentrant)
+    again(sample).square().mean().backward()
+    assert torch.equal(sample.grad, expected)
+
+    handle.update(refresh=2)
+    with pytest.raises(retom.ConfigError, match="Checkpoint its blocks instead"):
+        again(sample).square().mean().backward()

@@ -34,7 +34,7 @@ def test_height_and_width_of_the_grid_are_not_swapped(size):
     tokens, plans = [], []
     layer.register_forward_pre_hook(lambda _module, args: tokens.append(args[0]))
     handle = retom.apply(model)
-    layer.to_q.register_forward_pre_hook(lambda *_: plans.append(handle._state.in_flight[0]))
+    layer.to_q.register_forward_pre_hook(lambda *_: plans.append(handle._state.in_flight.plan))
 
     tiny.call(model, tiny.inputs(size=size, batch=1))
 
@@ -64,3 +64,45 @@ def test_picture_of_520_by_392_pixels():
     assert result.images[0].size == (392, 520)
     # 65x49 tokens less half of them
     assert seen["down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"] == [3185 - 1592]
+
+
+@pytest.mark.parametrize("size", [(17, 13), (16, 16), (9, 30)], ids=str)
+def test_a_model_that_pads_one_side_rounds_down_and_so_does_the_prediction(size):
+    model = tiny.sd15_unet(downsample_padding=0)
+    handle = retom.apply(model, ratio=0.25, levels="all")
+    with tiny.tokens_seen(model) as seen:
+        tiny.call(model, tiny.inputs(size=size, batch=1))
+    for row in handle.summary().levels:
+        assert (row.grid.height, row.grid.width) == tuple(side // 2**row.level for side in size)
+    for name, counts in seen.items():
+        tokens = math.prod(side // 2 ** tiny.depth_of(name) for side in size)
+        assert counts == [tokens - math.floor(0.25 * tokens)], name
+
+
+def test_a_mask_fits_the_grids_of_a_model_that_pads_one_side():
+    model = tiny.sd15_unet(downsample_padding=0)
+    handle = retom.apply(model, ratio=0.25, levels="all")
+    mask = torch.zeros(17, 13)
+    mask[-1, -1] = 1
+    handle.protect(mask)
+    assert tiny.call(model, tiny.inputs(size=(17, 13), batch=1)).isfinite().all()
+
+
+def test_a_stage_that_halves_by_average_pooling_rounds_down():
+    model = tiny.unet(
+        attention=(True, True),
+        down_block_types=("ResnetDownsampleBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+    )
+    handle = retom.apply(model, ratio=0.25)
+    tiny.call(model, tiny.inputs(size=(18, 14), batch=1))
+    assert [str(row.grid) for row in handle.summary().levels] == ["9x7"]
+
+
+def test_a_stage_that_halves_in_an_unknown_way_is_refused():
+    model = tiny.sd15_unet()
+    model.down_blocks[0].downsamplers[0] = torch.nn.AvgPool2d(2)
+    with pytest.raises(
+        retom.UnsupportedModelError, match=r"Stage 0 .* smaller by AvgPool2d; retom"
+    ):
+        retom.apply(model)

@@ -73,7 +73,7 @@ def test_ways_of_guidance(name, options, batch):
         if type(module).__name__ == "BasicTransformerBlock":
             module.attn1.to_q.register_forward_pre_hook(
                 lambda *_: batches.update(
-                    part.batch_size for part in (handle._state.in_flight or ())[:1]
+                    [handle._state.in_flight.plan.batch_size] if handle._state.in_flight else []
                 )
             )
     pictures = tiny.latents(pipe, **options)

@@ -151,7 +151,7 @@ def test_protected_tokens_stay_and_pass_through_unchanged():
     handle.protect(mask)
     kept = []
     hook = model.down_blocks[0].attentions[0].transformer_blocks[0].attn1.to_q
-    hook.register_forward_pre_hook(lambda *_: kept.append(handle._state.in_flight[0]))
+    hook.register_forward_pre_hook(lambda *_: kept.append(handle._state.in_flight.plan))
     tiny.call(model, tiny.inputs())
     protected = {row * 16 + column for row in range(8) for column in range(7)}
     for item in range(2):

@@ -14,6 +14,7 @@ from retom.checks import check_choice
 from retom.clock import Refresh
 from retom.errors import ConfigError
 from retom.methods import Method, ReToM
+from retom.presets import preset_of
 from retom.rules import (
     Levels,
     Rule,
@@ -102,14 +103,34 @@ class Config:
             )
         _check_against_scope(self)
 
+    @staticmethod
+    def preset(name: str) -> Config:
+        """A configuration by its name: ``quality``, ``balanced``, ``fast`` or ``paper``.
+
+        ``paper`` is the paper's own form (arXiv:2507.12771). None is validated on real weights;
+        :data:`retom.presets.PRESETS` says what was measured.
+
+        Raises:
+            ConfigError: There is no such preset; the message lists those that exist.
+
+        Example:
+            >>> Config.preset("quality").method.ratio
+            0.3
+        """
+        row = preset_of(name)
+        return Config(method=row.method, **row.options)
+
     @property
     def needs_timestep(self) -> bool:
         """Whether merging depends on the timestep, which the host then has to know."""
         if self.refresh is not None or not all(rule.always for rule in self.rules):
             return True
-        return self.needs_guidance or any(
-            getattr(method, "alternate", False) for method in self.methods()
-        )
+        return self.needs_guidance or self.alternates
+
+    @property
+    def alternates(self) -> bool:
+        """Whether windows of some method take turns."""
+        return any(getattr(method, "alternate", False) for method in self.methods())
 
     @property
     def needs_guidance(self) -> bool:

@@ -9,6 +9,7 @@ import torch
 
 from retom.calls import Args, Kwargs, first_input, noise_level
 from retom.errors import ConfigError
+from retom.recomputation import refuse_second_run
 
 if TYPE_CHECKING:
     from torch import nn
@@ -25,7 +26,7 @@ class CallComes:
     grids: GridsOf
 
     def __call__(self, module: nn.Module, args: Args, kwargs: Kwargs) -> None:
-        if not self.state.needs_preparation:
+        if not (self.state.enabled and self.state.needs_preparation):
             return
         if torch.compiler.is_compiling():
             raise ConfigError(
@@ -34,13 +35,15 @@ class CallComes:
                 "compiled module or its pipeline, or compile only the blocks with "
                 "compile_repeated_blocks()."
             )
+        config = self.state.config
+        refuse_second_run(config)
         noise, source = None, None
-        if self.state.config.needs_timestep:
+        if config.needs_timestep:
             source = args[1] if len(args) > 1 else kwargs["timestep"]
             noise = noise_level(source)
         sample = first_input(args, kwargs, "sample")
         self.state.prepare(self.grids(sample), noise, source)
-        if self.state.enabled and self.state.config.needs_guidance:
+        if config.needs_guidance:
             self.state.guidance.comes(sample)
 
 

@@ -51,12 +51,18 @@ class Handle:
 
     @property
     def enabled(self) -> bool:
-        """Whether the denoiser merges; set it to switch merging off and on. Off is bit-exact."""
+        """Whether the denoiser merges; set it to switch merging off and on. Off is bit-exact.
+
+        While it is off, nothing is looked at or checked; switched on again, plans are made anew.
+        """
         return self._state.enabled
 
     @enabled.setter
     def enabled(self, value: bool) -> None:
-        self._state.enabled = value
+        if value != self._state.enabled:
+            self._state.enabled = value
+            self._state.forget()
+            self._state.clock.reset()  # it does not follow calls while merging is off
 
     @property
     def applied(self) -> bool:
@@ -142,17 +148,23 @@ class Handle:
 
 
 def apply(
-    target: object, config: Config | None = None, *, replace: bool = False, **options: object
+    target: object,
+    config: Config | None = None,
+    *,
+    preset: str | None = None,
+    replace: bool = False,
+    **options: object,
 ) -> Handle:
     """Make a diffusion model merge tokens, in place. Nothing else about its use changes.
 
     Args:
         target: A diffusers pipeline, or its denoiser.
         config: What to merge; the defaults of :class:`Config` if not given.
+        preset: Instead of ``config``, the name of one, see :meth:`Config.preset`.
         replace: Whether to replace merging that is already applied. Two pipelines may share one
             denoiser: they then share its merging.
         **options: Options of the method (``ratio=0.5``, ``window=(2, 2)``, ...) or of the
-            configuration (``levels="all"``, ...), on top of ``config``.
+            configuration (``levels="all"``, ...), on top of ``config`` or ``preset``.
 
     Returns:
         A handle to switch, change, inspect and remove it.
@@ -173,6 +185,13 @@ def apply(
         >>> image = pipe("a red apple").images[0]  # doctest: +SKIP
         >>> handle.remove()  # doctest: +SKIP
     """
+    if preset is not None:
+        if config is not None:
+            raise ConfigError(
+                f"config and preset={preset!r} were both given, and either is a whole "
+                "configuration. Give one of them, and single options on top of it."
+            )
+        config = Config.preset(preset)
     config = (config or Config()).with_options(**options)
     denoiser = find_denoiser(target)
     layout = layout_of(denoiser)
@@ -191,13 +210,18 @@ def apply(
 
 @contextmanager
 def applied(
-    target: object, config: Config | None = None, *, replace: bool = False, **options: object
+    target: object,
+    config: Config | None = None,
+    *,
+    preset: str | None = None,
+    replace: bool = False,
+    **options: object,
 ) -> Generator[Handle]:
     """Merge inside a ``with`` block, and remove it at the end, also after an exception.
 
     Takes what :func:`apply` takes.
     """
-    handle = apply(target, config, replace=replace, **options)
+    handle = apply(target, config, preset=preset, replace=replace, **options)
     try:
         yield handle
     finally:

@@ -6,7 +6,8 @@ it. No forward is re-typed, no class swapped, no attention processor wrapped.
 One call of the denoiser runs
 
 ```
-CallComes → DenoiserBegins → (GridSource → site*)* → DenoiserEnds → CallEnds
+CallComes → DenoiserBegins → (GridSource → (BlockBegins → site → BlockEnds)*)*
+          → DenoiserEnds → CallEnds
 
 site, scope attention       MergeInput → attention → UnmergeOutput
       scope attention+mlp   the same, and MergeInput → MLP → UnmergeOutput
@@ -28,8 +29,10 @@ from torch import Tensor, nn
 from retom.calls import Args, Kwargs, first_input, with_first_input, with_mask
 from retom.config import SCOPES
 from retom.entry_hooks import CallComes, CallEnds
-from retom.errors import ConfigError
 from retom.grid import Grid
+from retom.recomputation import BlockBegins, BlockEnds, Memory
+from retom.refusals import refuse_adapter_masks, refuse_chunks, refuse_fused_projections
+from retom.state import MergedBlock, MergedLayer
 
 if TYPE_CHECKING:
     from torch.utils.hooks import RemovableHandle
@@ -123,7 +126,7 @@ class MergeInput(SiteHook):
         if plan is None:
             return None
         tokens = first_input(args, kwargs, "hidden_states")
-        self.state.in_flight = (plan, None, None)
+        self.state.in_flight = MergedLayer(plan)
         args, kwargs = with_first_input(args, kwargs, plan.merge(tokens))
         if self.takes_mask:
             return self.with_attention_mask(args, kwargs, plan)
@@ -137,11 +140,11 @@ class UnmergeOutput:
     state: MergeState
 
     def __call__(self, module: nn.Module, args: Args, output: Tensor) -> Tensor | None:
-        if self.state.in_flight is None or self.state.in_flight[1] is not None:
+        layer = self.state.in_flight
+        if not isinstance(layer, MergedLayer):
             return None
-        plan = self.state.in_flight[0]
         self.state.in_flight = None
-        return plan.unmerge(output)
+        return layer.plan.unmerge(output)
 
 
 @dataclass(slots=True, eq=False)
@@ -152,11 +155,7 @@ class MergeKeys(SiteHook):
         plan = self.plan(module, args, kwargs)
         if plan is None:
             return None
-        if getattr(module, "fused_projections", False):
-            raise ConfigError(
-                "scope='kv' needs separate projections for keys and values, but this model's are "
-                "fused. Call unfuse_qkv_projections() first, or use scope='attention'."
-            )
+        refuse_fused_projections(module)
         tokens = first_input(args, kwargs, "hidden_states")
         kwargs = dict(kwargs)
         if len(args) > 1:
@@ -180,18 +179,16 @@ class MergeBlock(SiteHook):
     """Before a transformer block: replace its N tokens by K for all its layers."""
 
     def __call__(self, module: nn.Module, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs] | None:
+        merges = self.state.running and self.level.method is not None
+        if merges and self.state.config.scope == "attention+mlp":
+            refuse_chunks(module)
         plan = self.plan(module, args, kwargs)
         if plan is None:
             return None
-        adapters = cast("dict[str, object]", kwargs.get("cross_attention_kwargs") or {})
-        if adapters.get("ip_adapter_masks") is not None:
-            raise ConfigError(
-                "scope='block' moves the tokens that the masks of an IP-Adapter speak of. Use "
-                "scope='attention' or 'attention+mlp', or no ip_adapter_masks."
-            )
+        refuse_adapter_masks(kwargs)
         tokens = first_input(args, kwargs, "hidden_states")
         merged = plan.merge(tokens)
-        self.state.in_flight = (plan, tokens, merged)
+        self.state.in_flight = MergedBlock(plan, tokens, merged)
         args, kwargs = with_first_input(args, kwargs, merged)
         return with_mask(args, kwargs, BLOCK_MASK_POSITION, plan, size_weighted=False)
 
@@ -203,11 +200,11 @@ class UnmergeBlock:
     state: MergeState
 
     def __call__(self, module: nn.Module, args: Args, output: Tensor) -> Tensor | None:
-        if self.state.in_flight is None:
+        block = self.state.in_flight
+        if not isinstance(block, MergedBlock):
             return None
-        plan, tokens, merged = self.state.in_flight
         self.state.in_flight = None
-        return cast("Tensor", tokens) + plan.unmerge(output - cast("Tensor", merged))
+        return block.tokens + block.plan.unmerge(output - block.merged)
 
 
 def attach(
@@ -240,18 +237,21 @@ def attach(
     for source, number in {site.grid_source: site.level for site in layout.sites}.items():
         reads = GridSource(state, state.levels[number])
         removables.append(source.register_forward_pre_hook(reads, with_kwargs=True))
+    memory = Memory()
     for site in layout.sites:
-        removables += _attach_site(site, state)
+        removables += _attach_site(site, state, memory)
     if "torch._dynamo" in sys.modules:
         # Nor does it look for hooks that come later: what was compiled before would run un-merged.
         torch.compiler.reset()
     return removables
 
 
-def _attach_site(site: Site, state: MergeState) -> list[RemovableHandle]:
-    shared = (state, state.levels[site.level], site.name)
+def _attach_site(site: Site, state: MergeState, memory: Memory) -> list[RemovableHandle]:
+    level = state.levels[site.level]
+    shared = (state, level, site.name)
     both = frozenset({"attention", "attention+mlp"})
     before: list[tuple[nn.Module, object]] = [
+        (site.block, BlockBegins(memory, state, level)),
         (site.block, PlanFromBlock(*shared, frozenset(SCOPES))),
         (site.block, MergeBlock(*shared, frozenset({"block"}))),
         (site.attention, MergeInput(*shared, both, takes_mask=True)),
@@ -268,6 +268,7 @@ def _attach_site(site: Site, state: MergeState) -> list[RemovableHandle]:
     return [
         *(m.register_forward_pre_hook(cast("Any", h), with_kwargs=True) for m, h in before),
         *(m.register_forward_hook(cast("Any", h)) for m, h in after),
+        site.block.register_forward_hook(BlockEnds(memory, state, level), always_call=True),
     ]
 
 

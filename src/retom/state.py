@@ -28,6 +28,32 @@ SHARED = ""
 """Key of the plan that all layers of a level share."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class MergedLayer:
+    """A self-attention or MLP that is running on merged tokens.
+
+    Attributes:
+        plan: Spreads its output back.
+    """
+
+    plan: TokenPlan
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MergedBlock:
+    """A transformer block that is running on merged tokens.
+
+    Attributes:
+        plan: Spreads back what the block adds.
+        tokens: Its input before merging, (B, N, C).
+        merged: Its input after merging, (B, K, C).
+    """
+
+    plan: TokenPlan
+    tokens: Tensor
+    merged: Tensor
+
+
 @dataclass(slots=True, eq=False)
 class LevelState:
     """One attention level; all hooks of the level share it.
@@ -68,8 +94,7 @@ class MergeState:
         enabled: The user's switch.
         running: Whether a call of the denoiser is under way and merging is on in it.
         prepared: Whether :meth:`prepare` ran for the coming call.
-        in_flight: Plan of the layer that is running, and with scope ``block`` the tokens before and
-            after merging.
+        in_flight: What is running on merged tokens; None between layers.
         clock: Timesteps of the picture being drawn.
         mask: Pixels or latents to protect, bool (height, width) on the CPU; None for none.
         guidance: What the last call of the picture being drawn said, for methods that ask.
@@ -82,7 +107,7 @@ class MergeState:
     enabled: bool = True
     running: bool = False
     prepared: bool = False
-    in_flight: tuple[TokenPlan, Tensor | None, Tensor | None] | None = None
+    in_flight: MergedLayer | MergedBlock | None = None
     clock: Clock = field(default_factory=Clock)
     mask: Tensor | None = None
     guidance: Guidance = field(default_factory=Guidance)

@@ -7,10 +7,12 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from retom.config import SCOPES, Config
+from retom.config import SCOPES, SHARINGS, Config
+from retom.errors import ConfigError
 from retom.methods import METHODS
 from retom.methods.local import LOCAL_ALLOCATIONS
 from retom.plan import MERGE_MODES
+from retom.presets import PRESETS
 from retom.rules import method_to_dict
 
 if TYPE_CHECKING:
@@ -106,22 +108,43 @@ def prompt(text: str) -> str:
     return text
 
 
+_OF_CONFIG = (
+    "ratio",
+    "window",
+    "allocation",
+    "reach",
+    "merge",
+    "scope",
+    "levels",
+    "refresh",
+    "share",
+    "size_weighted",
+)
+"""Options of a method or configuration, by the names that both sides use."""
+
+
 def config_of(options: argparse.Namespace) -> Config:
-    """The configuration of ``--config``, or the default one, with the other options on top.
+    """The configuration of ``--config`` or ``--preset``, with the other options on top.
 
     Raises:
-        ConfigError: The file cannot be read, or an option is unknown to the method or out of its
-            range.
+        ConfigError: The file cannot be read, a preset is given with it, or an option is unknown to
+            the method or out of its range.
     """
+    if options.config and options.preset:
+        raise ConfigError(
+            f"--config and --preset {options.preset} were both given, and either is a whole "
+            "configuration. Give one of them, and single options on top of it."
+        )
     config = Config.load(options.config) if options.config else Config()
+    if options.preset:
+        config = Config.preset(options.preset)
     if options.method is not None and options.method != config.method.name:
         method = METHODS[options.method]()
-        kept = method_to_dict(config.method) if options.config else {}
+        kept = method_to_dict(config.method) if options.config or options.preset else {}
         kept.pop("name", None)
         config = config.with_options(method=method).with_options(**kept)
-    names = ("ratio", "window", "allocation", "reach", "merge", "scope", "levels", "refresh")
     given: dict[str, Any] = {
-        name: value for name in names if (value := getattr(options, name)) is not None
+        name: value for name in _OF_CONFIG if (value := getattr(options, name)) is not None
     }
     return config.with_options(**given)
 
@@ -156,6 +179,11 @@ def add_picture(group: argparse._ArgumentGroup) -> None:
 def add_merging(group: argparse._ArgumentGroup) -> None:
     """How it merges; :func:`config_of` reads them."""
     group.add_argument(
+        "--preset",
+        choices=tuple(PRESETS),
+        help="a configuration that the options below change; paper is the paper's own form",
+    )
+    group.add_argument(
         "--ratio",
         type=ratio,
         metavar="R",
@@ -185,6 +213,14 @@ def add_merging(group: argparse._ArgumentGroup) -> None:
         type=levels,
         metavar="0,1",
         help="all, or attention levels, largest first",
+    )
+    group.add_argument(
+        "--share", choices=SHARINGS, help="who shares a plan: the layers of a level, or none"
+    )
+    group.add_argument(
+        "--size-weighted",
+        action=argparse.BooleanOptionalAction,
+        help="let a merged token weigh in attention as much as its members did",
     )
     group.add_argument(
         "--config", type=Path, metavar="FILE", help="a configuration that the options above change"

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
+from retom.errors import UnsupportedModelError
 from retom.grid import Grid
 from retom.models.layout import Layout, Site
 
@@ -39,17 +40,22 @@ def unet_layout(unet: nn.Module) -> Layout:
     """Find the self-attention layers of a UNet, with the level and the grid source of each.
 
     A block with ``only_cross_attention`` has no self-attention in ``attn1`` and gives no site.
+
+    Raises:
+        UnsupportedModelError: A stage above self-attention halves its feature map in an unknown
+            way.
     """
     found = list(_blocks(unet))
     depths = sorted({block.depth for block in found})
     level_of = {depth: level for level, depth in enumerate(depths)}
     sites = tuple(_site(block, level_of[block.depth]) for block in found)
-    predict = partial(_grids, depths=tuple(depths))
+    halvings = tuple(_halvings(unet, max(depths, default=0)))
+    predict = partial(_grids, depths=tuple(depths), halvings=halvings)
     size = getattr(getattr(unet, "config", None), "sample_size", None)
     default = None
     if size is not None:
         height, width = (size, size) if isinstance(size, int) else size
-        default = _grids_of_size(int(height), int(width), tuple(depths))
+        default = _grids_of_size(int(height), int(width), tuple(depths), halvings)
     return Layout(sites=sites, grids=predict, default_grids=default)
 
 
@@ -106,13 +112,39 @@ def _named(root: nn.Module, prefix: str, class_name: str) -> Iterator[tuple[str,
     return ((name, module) for name, module in modules if class_name in class_names(module))
 
 
-def _grids(sample: Tensor, *, depths: tuple[int, ...]) -> dict[int, Grid]:
-    return _grids_of_size(sample.shape[-2], sample.shape[-1], depths)
+def _halvings(unet: nn.Module, depth: int) -> Iterator[int]:
+    """What each of the first ``depth`` stages adds to a side before it halves it, rounding down.
+
+    A strided convolution of 3x3 with a padding of 1 on all sides, the usual one, makes ceil(side /
+    2). With ``downsample_padding=0`` diffusers pads one side alone, which makes floor(side / 2), as
+    average pooling does.
+    """
+    for number, stage in enumerate(list(cast("Iterable[nn.Module]", unet.down_blocks))[:depth]):
+        found = list(cast("Iterable[Any]", getattr(stage, "downsamplers", None) or ()))
+        names = [type(module).__name__ for module in found]
+        if names == ["Downsample2D"]:
+            yield max(2 * int(found[0].padding) - 1, 0) if found[0].use_conv else 0
+        elif names in (["ResnetBlock2D"], ["KDownsample2D"]):
+            yield 0
+        else:
+            raise UnsupportedModelError(
+                f"Stage {number} of this {type(unet).__name__}, {type(stage).__name__}, makes its "
+                f"feature map smaller by {', '.join(names) or 'nothing'}; retom knows "
+                "Downsample2D, ResnetBlock2D and KDownsample2D and cannot tell the grids below it."
+            )
 
 
-def _grids_of_size(height: int, width: int, depths: tuple[int, ...]) -> dict[int, Grid]:
-    """Grid of each level of a latent of height x width: each stage halves, rounding up."""
-    return {
-        level: Grid(-(-height // 2**depth), -(-width // 2**depth))
-        for level, depth in enumerate(depths)
-    }
+def _grids(
+    sample: Tensor, *, depths: tuple[int, ...], halvings: tuple[int, ...]
+) -> dict[int, Grid]:
+    return _grids_of_size(sample.shape[-2], sample.shape[-1], depths, halvings)
+
+
+def _grids_of_size(
+    height: int, width: int, depths: tuple[int, ...], halvings: tuple[int, ...]
+) -> dict[int, Grid]:
+    """Grid of each level of a latent of height x width."""
+    sizes = [(height, width)]
+    for extra in halvings:
+        sizes.append(((sizes[-1][0] + extra) // 2, (sizes[-1][1] + extra) // 2))
+    return {level: Grid(*sizes[depth]) for level, depth in enumerate(depths)}

@@ -1,0 +1,80 @@
+"""Configurations with a name, in one table: a measured result goes in by changing one line.
+
+None of them is validated on real weights, by which Stable Diffusion's or SDXL's are meant: those
+were not at hand. What was measured on the model that comes along stands beside each; the numbers
+are those of ``benchmarks/results/model_quality.md`` (32 prompts, 8 steps, guidance 4, level 0,
+relative error of the denoiser's output and PSNR of pictures to the un-merged ones).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from retom.checks import check_choice
+from retom.methods import ReToM
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from retom.methods import Method
+
+NOT_VALIDATED = "not validated on real weights"
+
+
+@dataclass(frozen=True, slots=True)
+class Preset:
+    """A row of the table.
+
+    Attributes:
+        purpose: What it is for.
+        measured: What was measured, and on what.
+        method: Which tokens merge into which.
+        options: Options of :class:`retom.Config` besides the method; its defaults for the others.
+    """
+
+    purpose: str
+    measured: str
+    method: Method
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return f"{self.purpose}; {NOT_VALIDATED}; measured: {self.measured}"
+
+
+PRESETS: dict[str, Preset] = {
+    "quality": Preset(
+        "pictures close to the un-merged ones, today's defaults at ratio 0.3",
+        "nothing at this ratio",
+        ReToM(ratio=0.3),
+    ),
+    "balanced": Preset(
+        "today's defaults",
+        "error 0.155, 24.1 dB (retom/similarity/2x2/reach0/mean, bundled model)",
+        ReToM(ratio=0.5),
+    ),
+    "fast": Preset(
+        "few tokens, today's defaults at ratio 0.7, near the most that windows of 2x2 can give up",
+        "nothing at this ratio",
+        ReToM(ratio=0.7),
+    ),
+    "paper": Preset(
+        "the form of arXiv:2507.12771: windows that adjust, the representative speaks for its "
+        "window, similarities computed at a specific timestep and reused; ratio, window sizes and "
+        "timesteps are not published and are ours",
+        "nothing in this form; windows of one size with plans in every call: error 0.180, 23.8 dB "
+        "(retom/similarity/2x2/reach0/representative, bundled model)",
+        ReToM(ratio=0.5, allocation="multiscale", reach=0, merge="representative"),
+        {"refresh": (0.5,), "share": "level", "size_weighted": False},
+    ),
+}
+
+
+def preset_of(name: object) -> Preset:
+    """The preset of a name.
+
+    Raises:
+        ConfigError: There is none; the message lists those that exist.
+    """
+    check_choice("preset", name, tuple(PRESETS))
+    return PRESETS[str(name)]

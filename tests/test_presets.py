@@ -1,0 +1,86 @@
+"""Presets: configurations with a name, in one table."""
+
+import argparse
+import json
+
+import pytest
+import tiny
+import torch
+
+import retom
+from retom import Config, ConfigError, ReToM
+from retom.cli.arguments import add_merging, config_of
+from retom.presets import NOT_VALIDATED, PRESETS
+
+NAMES = ["quality", "balanced", "fast", "paper"]
+
+
+def test_the_names_are_those_of_the_documents():
+    assert list(PRESETS) == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_preset_survives_json_and_says_what_it_is(name):
+    config = Config.preset(name)
+    assert Config.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+    assert NOT_VALIDATED in str(PRESETS[name])
+    assert PRESETS[name].measured
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("size", [(16, 16), (17, 13)], ids=str)
+def test_every_preset_draws(name, size):
+    model = tiny.sd15_unet()
+    unmerged = tiny.call(model, tiny.inputs(size=size))
+    handle = retom.apply(model, preset=name)
+    assert handle.config == Config.preset(name)
+    assert not torch.equal(tiny.call(model, tiny.inputs(size=size)), unmerged)
+
+
+def test_balanced_is_the_defaults_and_the_others_differ():
+    assert Config.preset("balanced") == Config()
+    assert len({Config.preset(name) for name in NAMES}) == 4
+    ratios = [Config.preset(name).method.ratio for name in ("quality", "balanced", "fast")]
+    assert ratios == sorted(ratios)
+
+
+def test_paper_is_the_form_that_the_paper_states():
+    """Adjusted windows, the representative itself, similarity at chosen timesteps and reuse."""
+    config = Config.preset("paper")
+    assert config.method.merge == "representative"
+    assert config.method.allocation == "multiscale"
+    assert config.method.reach == 0
+    assert config.refresh == (0.5,)
+    assert config.scope == "attention"
+
+
+def test_options_go_on_top_of_a_preset():
+    with retom.applied(tiny.sd15_unet(), preset="paper", ratio=0.3, scope="kv") as handle:
+        expected = ReToM(ratio=0.3, allocation="multiscale", merge="representative")
+        assert handle.config == Config(method=expected, refresh=(0.5,), scope="kv")
+
+
+def test_an_unknown_preset_is_refused_with_the_known_ones():
+    message = "preset is one of quality, balanced, fast, paper; 'best' was given"
+    with pytest.raises(ConfigError, match=message):
+        Config.preset("best")
+    with pytest.raises(ConfigError, match=message):
+        retom.apply(tiny.sd15_unet(), preset="best")
+
+
+def test_a_preset_and_a_configuration_are_refused():
+    with pytest.raises(ConfigError, match="config and preset='fast' were both given"):
+        retom.apply(tiny.sd15_unet(), Config(), preset="fast")
+
+
+def parse(*arguments):
+    parser = argparse.ArgumentParser()
+    add_merging(parser.add_argument_group())
+    return config_of(parser.parse_args(arguments))
+
+
+def test_the_command_takes_a_preset_and_options_on_top():
+    assert parse("--preset", "paper") == Config.preset("paper")
+    assert parse("--preset", "fast", "--ratio", "0.6") == Config(method=ReToM(ratio=0.6))
+    kept = parse("--preset", "quality", "--method", "window_corner").method
+    assert (kept.name, kept.ratio) == ("window_corner", 0.3)
