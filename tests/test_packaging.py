@@ -29,6 +29,7 @@ LAYERS = [
     {"hooks"},
     {"summary"},
     {"handle"},
+    {"explanation"},
     {"drawing"},
     {"cli"},
 ]

@@ -23,6 +23,7 @@ from retom.errors import (
     ShapeError,
     UnsupportedModelError,
 )
+from retom.explanation import Explanation, explain
 from retom.grid import Grid
 from retom.handle import Handle, applied, apply, handle_of
 from retom.methods import ReToM
@@ -37,6 +38,7 @@ __all__ = [
     "BudgetError",
     "Config",
     "ConfigError",
+    "Explanation",
     "Grid",
     "Handle",
     "MissingExtraError",
@@ -51,6 +53,7 @@ __all__ = [
     "UnsupportedModelError",
     "applied",
     "apply",
+    "explain",
     "handle_of",
     "methods",
 ]

@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING, NoReturn
 
 import retom
-from retom.cli import generate
+from retom.cli import explain, generate
 from retom.errors import ConfigError, RetomError
 
 if TYPE_CHECKING:
@@ -65,6 +65,14 @@ def _parser() -> argparse.ArgumentParser:
             "generate",
             help="draw a picture with merging",
             description="Draw a picture with merging; with --compare also without, side by side.",
+        )
+    )
+    explain.set_up(
+        commands.add_parser(
+            "explain",
+            help="what merging can gain on a model, without its weights",
+            description="Count what every layer costs, un-merged and merged, and what that can "
+            "gain at most. Needs no weights and computes nothing.",
         )
     )
     return parser

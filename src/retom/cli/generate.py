@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import sys
 from contextlib import contextmanager
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 import torch
 
 from retom.cli import arguments
+from retom.cli.extra import require_extra
 from retom.drawing.png import check_output, save_png
-from retom.errors import ConfigError, MissingExtraError
+from retom.errors import ConfigError
 
 if TYPE_CHECKING:
     import argparse
@@ -43,7 +43,7 @@ def run(options: argparse.Namespace) -> None:
     if options.repeat is not None and not options.compare:
         raise ConfigError("--repeat measures pairs, so it needs --compare.")
     check_output(options.output)
-    _require_extra()
+    require_extra("generate", _EXTRA)
 
     from retom.cli import report
     from retom.cli.progress import StepBar
@@ -104,22 +104,6 @@ def _settings(options: argparse.Namespace, model: Model) -> Settings:
         height=height,
         width=width,
     )
-
-
-def _require_extra() -> None:
-    """Import what drawing needs, once it is needed.
-
-    Raises:
-        MissingExtraError: A package is not installed; the message says how to install all of them.
-    """
-    for package in _EXTRA:
-        try:
-            import_module(package)
-        except ModuleNotFoundError as error:
-            raise MissingExtraError(
-                f"retom generate needs {error.name}, which is not installed: "
-                'pip install "retom[cli]".'
-            ) from error
 
 
 @contextmanager
