@@ -47,7 +47,7 @@ LAYER_KEYS = {
 def folder(tmp_path):
     """A pipeline folder with configurations only: what is there before weights are downloaded."""
     folder = tmp_path / "tiny-sd"
-    tiny.sd15_unet().save_config(folder / "unet")
+    tiny.unet(attention=(True, False)).save_config(folder / "unet")
     write = {
         "model_index.json": {"_class_name": "StableDiffusionPipeline", "unet": ["diffusers", "U"]},
         "vae/config.json": {"block_out_channels": [8, 8, 8]},

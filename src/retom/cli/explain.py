@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
     from retom.explanation import Explanation
 
+WIDTH = 110
+"""Columns of the tables where there is no terminal to ask."""
+
 _EXTRA = ("rich", "transformers", "diffusers")
 
 
@@ -90,6 +93,8 @@ def print_explanation(explanation: Explanation) -> None:
     from retom.explanation.result import readable
 
     console = Console(highlight=False, soft_wrap=True)
+    if not console.is_terminal:
+        console = Console(highlight=False, soft_wrap=True, width=WIDTH)
     method = explanation.config.method
     console.print()
     console.print(Text(f"{explanation.name} · {explanation.denoiser}", style="bold"))
@@ -120,7 +125,7 @@ def _layers(explanation: Explanation) -> Table:
     from retom.explanation.result import readable
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    table.add_column("layers")
+    table.add_column("layers", no_wrap=True)
     for name in ("tokens", "kept", "attention", "projections", "MLP", "text", "saved", "pays"):
         table.add_column(name, justify="right")
     rules = len({layer.noise for layer in explanation.layers}) > 1

@@ -42,7 +42,8 @@ def _of_layers(explanation: Explanation) -> list[str]:
         if key in seen or layer.tokens is None or layer.grid is None:
             continue
         seen.add(key)
-        where = f"Level {layer.level} ({layer.grid} tokens, {len(alike)} layers)"
+        layers = "1 layer" if len(alike) == 1 else f"{len(alike)} layers"
+        where = f"Level {layer.level} ({layer.grid} tokens, {layers})"
         if layer.flops_merged is None:
             if _is_out_of_reach(explanation, layer.grid):
                 sentences.append(

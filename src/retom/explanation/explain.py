@@ -11,13 +11,11 @@ from retom.explanation.inputs import family_of, latent_size, make_inputs, on_met
 from retom.explanation.result import Ceiling, Explanation, LayerCost, unknown_layer
 from retom.explanation.runs import Merged, Runs
 from retom.explanation.subject import Subject, subject_of
-from retom.explanation.traffic import traffic_of
 from retom.handle import handle_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from retom.methods import Method
 
 BALANCE = 300.0
 """FLOPs that a data-centre GPU computes while it moves a byte: an H100 SXM does 989 TFLOP/s in
@@ -176,7 +174,7 @@ def _layer(
     would, moved, pays = None, None, None
     if isinstance(merged, Merged):
         would = merged.blocks[name]
-        moved = _moved(method, level, merged, config, runs)
+        moved = merged.moved[name]
         pays = flops.total - would.total >= balance * moved
     merges = chosen is not None and would is not None
     return LayerCost(
@@ -193,14 +191,6 @@ def _layer(
         moved_bytes=moved,
         pays=pays,
     )
-
-
-def _moved(method: Method, level: int, merged: Merged, config: Config, runs: Runs) -> int:
-    """Bytes of a layer's merging and of its share of the plan, which is made in every call."""
-    grid = runs.grids[level]
-    traffic = traffic_of(method, grid, merged.channels[grid], runs.scope)
-    sharers = sum(other == level for other in runs.levels.values())
-    return traffic.plan // (1 if config.share == "layer" else sharers) + traffic.layer
 
 
 def _ceilings(config: Config, runs: Runs) -> tuple[Ceiling, ...]:

@@ -38,11 +38,11 @@ class Merged:
 
     Attributes:
         blocks: FLOPs of each block of a level that merges.
-        channels: Channels of a token on each grid.
+        moved: Bytes that each of them moves to merge, with its share of a plan in every call.
     """
 
     blocks: dict[str, Flops]
-    channels: dict[Grid, int]
+    moved: dict[str, int]
 
 
 @dataclass(slots=True, eq=False)
@@ -71,6 +71,7 @@ class Runs:
     _merged: dict[tuple[str, Method], Merged | str] = field(
         default_factory=dict[tuple[str, "Method"], "Merged | str"]
     )
+    _watched: dict[Method, Watched] = field(default_factory=dict["Method", Watched])
     unmerged: Count = field(init=False)
 
     def __post_init__(self) -> None:
@@ -116,7 +117,7 @@ class Runs:
                 method.num_removed(grid)
             except BudgetError as error:
                 return str(error)
-        watched = Watched(method)
+        watched = self._watched.setdefault(method, Watched(method))
         try:
             config = Config(
                 method=watched,
@@ -130,7 +131,16 @@ class Runs:
         except RetomError as error:
             return str(error)
         blocks = {n: flops for n, flops in count.blocks.items() if self.levels[n] in levels}
-        return Merged(blocks, watched.channels)
+        moved = {level: self._moved(watched, level, scope) for level in levels}
+        return Merged(blocks, {name: moved[self.levels[name]] for name in blocks})
+
+    def _moved(self, watched: Watched, level: int, scope: str) -> int:
+        grid = self.grids[level]
+        if grid not in watched.planning:
+            return 0  # so few tokens that none goes
+        sharers = sum(other == level for other in self.levels.values())
+        plan = watched.planning[grid] // (1 if self.base.share == "layer" else sharers)
+        return plan + watched.moved(grid, scope)
 
 
 def still(method: Method) -> Method:

@@ -25,31 +25,24 @@ DTYPE = torch.float16
 """What a model is taken to compute in: two bytes a number."""
 
 
-@dataclass(frozen=True, slots=True)
-class Traffic:
-    """Bytes read and written for one picture.
-
-    Attributes:
-        plan: To make a plan.
-        layer: To merge what one block's layers in scope take in, and un-merge what they put out.
-    """
-
-    plan: int
-    layer: int
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Watched:
-    """A method that does what another one does, and notes what it is asked to plan for.
+    """A method that plans as another one does, on the meta device, and counts what that moves.
+
+    A plan there holds sizes and no numbers, so one for each grid serves every layer and scope.
 
     Args:
         inner: The other one.
-        channels: Channels of a token on each grid that was planned for.
+        plans: The plan for each grid and batch, made from tokens of :data:`DTYPE`.
+        planning: Bytes that making the plan for a grid moved, for one picture.
+        channels: Channels of a token on each grid.
     """
 
     name: ClassVar[str] = "watched"
 
     inner: Method
+    plans: dict[tuple[Grid, int], Plan] = field(default_factory=dict["tuple[Grid, int]", "Plan"])
+    planning: dict[Grid, int] = field(default_factory=dict["Grid", int])
     channels: dict[Grid, int] = field(default_factory=dict["Grid", int])
 
     @property
@@ -66,32 +59,35 @@ class Watched:
         self.inner.check_protected(protected, grid)
 
     def plan(self, x: Tensor, grid: Grid, hints: Hints = NO_HINTS) -> Plan:
-        """The other one's, after noting the channels of ``x`` (B, N, C)."""
-        self.channels[grid] = x.shape[-1]
-        return self.inner.plan(x, grid, hints)
+        """The other one's plan for tokens ``x`` (B, N, C)."""
+        key = grid, x.shape[0]
+        if key not in self.plans:
+            tokens = torch.empty(x.shape, dtype=DTYPE, device="meta")
+            with _Bytes() as moved:
+                self.plans[key] = self.inner.plan(tokens, grid, hints)
+            self.planning[grid] = moved.total // x.shape[0]
+            self.channels[grid] = x.shape[-1]
+        return self.plans[key]
 
+    def moved(self, grid: Grid, scope: str) -> int:
+        """Bytes that a block moves to merge what it takes in and un-merge what it puts out.
 
-def traffic_of(method: Method, grid: Grid, channels: int, scope: str) -> Traffic:
-    """Count what a method moves on a grid.
-
-    Args:
-        method: Which tokens merge.
-        grid: Height and width in tokens.
-        channels: Channels of a token.
-        scope: Which layers run on fewer tokens: an MLP merges and un-merges once more, a block
-            adds what it changed to the tokens, and merged keys and values are not un-merged.
-    """
-    tokens = torch.empty(1, grid.num_tokens, channels, dtype=DTYPE, device="meta")
-    with _Bytes() as planning:
-        plan = method.plan(tokens, grid, NO_HINTS)
-    with _Bytes() as moving:
-        for _ in range(2 if scope == "attention+mlp" else 1):
-            merged = plan.merge(tokens)
-            if scope == "block":
-                _ = tokens + plan.unmerge(merged - merged)
-            elif scope != "kv":
-                plan.unmerge(merged)
-    return Traffic(planning.total, moving.total)
+        Args:
+            grid: Height and width in tokens; one that was planned for.
+            scope: Which layers run on fewer tokens: an MLP merges and un-merges once more, a block
+                adds what it changed to the tokens, and merged keys and values are not un-merged.
+        """
+        plan = next(plan for key, plan in self.plans.items() if key[0] == grid)
+        shape = plan.batch_size, grid.num_tokens, self.channels[grid]
+        tokens = torch.empty(shape, dtype=DTYPE, device="meta")
+        with _Bytes() as moved:
+            for _ in range(2 if scope == "attention+mlp" else 1):
+                merged = plan.merge(tokens)
+                if scope == "block":
+                    _ = tokens + plan.unmerge(merged - merged)
+                elif scope != "kv":
+                    plan.unmerge(merged)
+        return moved.total // plan.batch_size
 
 
 class _Bytes(TorchDispatchMode):
