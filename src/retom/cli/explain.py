@@ -106,8 +106,9 @@ def print_explanation(explanation: Explanation) -> None:
     console.print(Text(" · ".join(facts), style="dim"))
     parts = [f"{part} {share:.0%}" for part, share in explanation.parts.items()]
     console.print(Text(" · ".join(parts), style="dim"))
-    merging = f"{method.name}, ratio {method.ratio:g}, scope {explanation.scope}"
-    console.print(Text(merging, style="dim"))
+    if not explanation.unsupported:
+        merging = f"{method.name}, ratio {method.ratio:g}, scope {explanation.scope}"
+        console.print(Text(merging, style="dim"))
     console.print()
     console.print(_layers(explanation))
     console.print()
@@ -130,11 +131,11 @@ def _layers(explanation: Explanation) -> Table:
         table.add_column(name, justify="right")
     rules = len({layer.noise for layer in explanation.layers}) > 1
     for count, row in explanation.rows():
-        kind = row.name if row.level is None else f"level {row.level}, {row.grid}"
+        kind = f"like {row.name}" if row.level is None else f"x level {row.level}, {row.grid}"
         noise = f", noise {row.noise[0]:g}-{row.noise[1]:g}" if rules else ""
         flops = row.flops
         table.add_row(
-            f"{count} x {kind}{noise}",
+            f"{count} {kind}{noise}",
             "" if row.tokens is None else str(row.tokens),
             "" if row.kept is None else str(row.kept),
             *(

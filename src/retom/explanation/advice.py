@@ -99,7 +99,7 @@ def _of_the_whole(explanation: Explanation) -> list[str]:
         sentence += f" {' and '.join(_named(c) for c in named)} at most."
     size = _size(explanation, _growth_of_whole(explanation))
     if size:
-        sentence += f" It reaches {WORTH_IT:g}x {size}."
+        sentence += f" On the configured levels it reaches {WORTH_IT:g}x {size}."
     return [sentence]
 
 
