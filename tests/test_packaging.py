@@ -32,6 +32,7 @@ LAYERS = [
     {"hooks"},
     {"summary"},
     {"handle"},
+    {"explanation"},
     {"drawing"},
     {"evaluation"},
     {"cli"},

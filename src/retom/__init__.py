@@ -25,6 +25,7 @@ from retom.errors import (
     ShapeError,
     UnsupportedModelError,
 )
+from retom.explanation import Explanation, explain
 from retom.grid import Grid
 from retom.handle import Handle, applied, apply, handle_of
 from retom.methods import ReToM
@@ -42,6 +43,7 @@ __all__ = [
     "BudgetError",
     "Config",
     "ConfigError",
+    "Explanation",
     "Grid",
     "Handle",
     "MissingExtraError",
@@ -57,6 +59,7 @@ __all__ = [
     "applied",
     "apply",
     "check",
+    "explain",
     "handle_of",
     "methods",
 ]

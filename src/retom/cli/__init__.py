@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING, NoReturn
 
 import retom
-from retom.cli import check, evaluate, generate
+from retom.cli import check, evaluate, explain, generate
 from retom.errors import ConfigError, RetomError
 
 if TYPE_CHECKING:
@@ -82,6 +82,14 @@ def _parser() -> argparse.ArgumentParser:
             help="see in a few pictures whether a setting pays",
             description="Draw a few pictures with and without merging, in turns, and say whether "
             "the setting pays on this machine.",
+        )
+    )
+    explain.set_up(
+        commands.add_parser(
+            "explain",
+            help="what merging can gain on a model, without its weights",
+            description="Count what every layer costs, un-merged and merged, and what that can "
+            "gain at most. Needs no weights and computes nothing.",
         )
     )
     return parser

@@ -1,0 +1,220 @@
+"""``retom.explain``: what merging can gain on a model, before it runs and without its weights."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from retom.config import SCOPES, Config
+from retom.errors import ConfigError
+from retom.explanation.advice import advise
+from retom.explanation.inputs import family_of, latent_size, make_inputs, on_meta
+from retom.explanation.result import Ceiling, Explanation, LayerCost, unknown_layer
+from retom.explanation.runs import Merged, Runs
+from retom.explanation.subject import Subject, subject_of
+from retom.handle import handle_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+BALANCE = 300.0
+"""FLOPs that a data-centre GPU computes while it moves a byte: an H100 SXM does 989 TFLOP/s in
+bfloat16 and moves 3.35 TB/s (NVIDIA's data sheet), 295. A CPU core is nearer to 10."""
+
+
+def explain(
+    target: object,
+    config: Config | None = None,
+    *,
+    height: int | None = None,
+    width: int | None = None,
+    text_tokens: int | None = None,
+    inputs: Mapping[str, object] | None = None,
+    balance: float = BALANCE,
+    **options: object,
+) -> Explanation:
+    """Count what every layer costs, un-merged and merged, and what that can gain at most.
+
+    The denoiser runs on the meta device, which computes nothing and needs no memory, under torch's
+    FLOP counter. One picture, one call; guidance doubles every number and changes no ratio.
+
+    Args:
+        target: The name of a shipped configuration such as ``flux-dev``
+            (:func:`retom.explanation.known_models` lists them), a diffusers folder as str, whose
+            weights are not read, a pipeline, or its denoiser, which stay as they are.
+        config: What to merge. If not given, what is applied to ``target``, or else the defaults.
+        height: Of the picture in pixels; the model's default if neither side is given.
+        width: Of the picture in pixels.
+        text_tokens: Length of the text; the model's own if not given.
+        inputs: Arguments of one call of the denoiser for one picture, for models whose arguments
+            are not known. Only shapes matter. Height, width and text_tokens are then not used.
+        balance: FLOPs that the hardware computes while it moves a byte. A layer pays if merging
+            saves more FLOPs than could be computed while planning, merging and un-merging move
+            their bytes.
+        **options: As in :func:`retom.apply`.
+
+    Returns:
+        FLOPs by layer and the ceiling of the speed-up of each scope. A model in which retom cannot
+        merge is counted un-merged, and ``unsupported`` says why.
+
+    Raises:
+        ConfigError: A size does not divide into tokens, or an option is out of its range; a ratio
+            that the configured levels cannot reach (:class:`retom.BudgetError`).
+        ModelError: The name is unknown.
+        UnsupportedModelError: How to call the model is not known; pass ``inputs``.
+        MissingExtraError: A name needs diffusers, which is not installed.
+
+    Note:
+        Where ``torch.compile`` is in use, everything compiled in the process compiles again, as
+        with :func:`retom.apply`.
+
+    Example:
+        >>> retom.explain("sd-1.5", height=1024, width=1024, ratio=0.5)  # doctest: +SKIP
+    """
+    if type(balance) not in (int, float) or not balance > 0:
+        raise ConfigError(f"balance is a number of FLOPs a byte above 0; {balance!r} was given.")
+    subject = subject_of(target)
+    if config is None:
+        handle = None if isinstance(target, str) else handle_of(target)
+        config = Config() if handle is None else handle.config
+    config = config.with_options(**options)
+    if inputs is None:
+        size, text, arguments = _call(subject, height, width, text_tokens)
+    else:
+        size, text, arguments = None, (None, ""), on_meta(dict(inputs))
+    runs = Runs(subject.denoiser, arguments, config)
+    _check_levels(config, runs)
+    layers = _layers(config, runs, balance)
+    ceilings = () if runs.unsupported else _ceilings(config, runs)
+    explanation = Explanation(
+        name=subject.name,
+        denoiser=type(subject.denoiser).__name__,
+        source=subject.source,
+        height=None if size is None else size[0],
+        width=None if size is None else size[1],
+        text_tokens=text[0],
+        text_tokens_from=text[1],
+        config=config,
+        scope=runs.scope,
+        flops=runs.unmerged.total,
+        layers=layers,
+        ceilings=ceilings,
+        unsupported=runs.unsupported,
+        balance=float(balance),
+    )
+    return advise(explanation)
+
+
+def _call(
+    subject: Subject, height: int | None, width: int | None, text_tokens: int | None
+) -> tuple[tuple[int, int], tuple[int, str], dict[str, Any]]:
+    """Size in pixels, length of the text and why, and the arguments of the call."""
+    family = family_of(subject.denoiser)
+    height, width = width if height is None else height, height if width is None else width
+    if height is None or width is None:
+        if subject.size is None:
+            raise ConfigError(
+                f"{subject.name} names no size of its own; give height and width in pixels."
+            )
+        height, width = subject.size
+    if any(type(side) is not int for side in (height, width)):
+        raise ConfigError(
+            f"height and width are whole numbers of pixels; {height!r} and {width!r} were given."
+        )
+    stride = subject.pixels_per_latent or family.pixels_per_latent
+    if text_tokens is not None:
+        if type(text_tokens) is not int or text_tokens < 1:
+            raise ConfigError(
+                f"text_tokens is a whole number of at least 1; {text_tokens!r} was given."
+            )
+        text = text_tokens, "given"
+    elif subject.text_tokens is not None:
+        text = subject.text_tokens, subject.text_tokens_from
+    else:
+        text = family.text_tokens, family.text_tokens_from
+    latent = latent_size(family, height, width, stride)
+    return (height, width), text, make_inputs(subject.denoiser, family, latent, text[0])
+
+
+def _check_levels(config: Config, runs: Runs) -> None:
+    """Refuse what the first call would refuse: levels that do not exist, ratios out of reach."""
+    named = [config.levels, *(rule.levels for rule in config.rules)]
+    missing = sorted({n for levels in named if levels != "all" for n in levels} - set(runs.grids))
+    if missing and not runs.unsupported:
+        raise ConfigError(
+            f"This model has attention on levels {', '.join(map(str, sorted(runs.grids)))}, largest"
+            f" grid first; level {', '.join(map(str, missing))} was given."
+        )
+    for level, grid in runs.grids.items():
+        for method in config.methods(level):
+            method.num_removed(grid)
+
+
+def _layers(config: Config, runs: Runs, balance: float) -> tuple[LayerCost, ...]:
+    """A row a block, or one for each stretch of noise."""
+    if runs.unsupported:
+        return tuple(unknown_layer(name, flops) for name, flops in runs.unmerged.blocks.items())
+    return tuple(
+        _layer(name, noise, config, runs, balance)
+        for noise in config.plateaus()
+        for name in runs.unmerged.blocks
+    )
+
+
+def _layer(
+    name: str, noise: tuple[float, float], config: Config, runs: Runs, balance: float
+) -> LayerCost:
+    flops, level = runs.unmerged.blocks[name], runs.levels[name]
+    grid = runs.grids[level]
+    chosen = config.method_at(level, sum(noise) / 2)
+    method = chosen or config.method
+    kept = runs.kept(level, method)
+    fewer = kept is not None and kept < grid.num_tokens
+    merged = runs.merged(runs.scope, method) if fewer else None
+    would, moved, pays = None, None, None
+    if isinstance(merged, Merged):
+        would = merged.blocks[name]
+        moved = merged.moved[name]
+        pays = flops.total - would.total >= balance * moved
+    merges = chosen is not None and would is not None
+    return LayerCost(
+        name=name,
+        level=level,
+        grid=grid,
+        noise=noise,
+        tokens=grid.num_tokens,
+        kept=kept if merges else grid.num_tokens,
+        merges=merges,
+        flops=flops,
+        flops_kept=would if merges and would is not None else flops,
+        flops_merged=would,
+        moved_bytes=moved,
+        pays=pays,
+    )
+
+
+def _ceilings(config: Config, runs: Runs) -> tuple[Ceiling, ...]:
+    found: list[Ceiling] = []
+    for scope in (scope for scope in SCOPES if scope != "auto"):
+        found += [_ceiling(scope, levels, config, runs) for levels in ("configured", "all")]
+    return tuple(found)
+
+
+def _ceiling(scope: str, levels: str, config: Config, runs: Runs) -> Ceiling:
+    plateaus = config.plateaus() if levels == "configured" else ((0.0, 1.0),)
+    total = 0.0
+    for noise in plateaus:
+        saved = 0
+        for name, flops in runs.unmerged.blocks.items():
+            level = runs.levels[name]
+            method = config.method
+            if levels == "configured":
+                method = config.method_at(level, sum(noise) / 2)
+            if method is None or method.ratio == 0:
+                continue
+            merged = runs.merged(scope, method)
+            if isinstance(merged, str):
+                return Ceiling(scope, levels, None, None, merged)
+            saved += flops.total - merged.blocks.get(name, flops).total
+        total += (runs.unmerged.total - saved) * (noise[1] - noise[0])
+    return Ceiling(scope, levels, total, runs.unmerged.total / total)

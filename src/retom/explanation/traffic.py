@@ -1,0 +1,122 @@
+"""Memory traffic of planning, merging and un-merging, counted on the meta device.
+
+Choosing and moving tokens is element-wise work: what it costs is the bytes that it reads and
+writes. They are counted operation by operation, as eager mode runs them; a compiler fuses some.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, cast
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from retom.hints import NO_HINTS, Hints
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from retom.grid import Grid
+    from retom.methods import Method
+    from retom.plan import Plan
+
+DTYPE = torch.float16
+"""What a model is taken to compute in: two bytes a number."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Watched:
+    """A method that plans as another one does, on the meta device, and counts what that moves.
+
+    A plan there holds sizes and no numbers, so one for each grid serves every layer and scope.
+
+    Args:
+        inner: The other one.
+        plans: The plan for each grid and batch, made from tokens of :data:`DTYPE`.
+        planning: Bytes that making the plan for a grid moved, for one picture.
+        channels: Channels of a token on each grid.
+    """
+
+    name: ClassVar[str] = "watched"
+
+    inner: Method
+    plans: dict[tuple[Grid, int], Plan] = field(default_factory=dict["tuple[Grid, int]", "Plan"])
+    planning: dict[Grid, int] = field(default_factory=dict["Grid", int])
+    channels: dict[Grid, int] = field(default_factory=dict["Grid", int])
+
+    @property
+    def ratio(self) -> float:
+        """The other one's."""
+        return self.inner.ratio
+
+    def num_removed(self, grid: Grid) -> int:
+        """The other one's."""
+        return self.inner.num_removed(grid)
+
+    def check_protected(self, protected: Tensor, grid: Grid) -> None:
+        """The other one's."""
+        self.inner.check_protected(protected, grid)
+
+    def plan(self, x: Tensor, grid: Grid, hints: Hints = NO_HINTS) -> Plan:
+        """The other one's plan for tokens ``x`` (B, N, C)."""
+        key = grid, x.shape[0]
+        if key not in self.plans:
+            tokens = torch.empty(x.shape, dtype=DTYPE, device="meta")
+            with _Bytes() as moved:
+                self.plans[key] = self.inner.plan(tokens, grid, hints)
+            self.planning[grid] = moved.total // x.shape[0]
+            self.channels[grid] = x.shape[-1]
+        return self.plans[key]
+
+    def moved(self, grid: Grid, scope: str) -> int:
+        """Bytes that a block moves to merge what it takes in and un-merge what it puts out.
+
+        Args:
+            grid: Height and width in tokens; one that was planned for.
+            scope: Which layers run on fewer tokens: an MLP merges and un-merges once more, a block
+                adds what it changed to the tokens, and merged keys and values are not un-merged.
+        """
+        plan = next(plan for key, plan in self.plans.items() if key[0] == grid)
+        shape = plan.batch_size, grid.num_tokens, self.channels[grid]
+        tokens = torch.empty(shape, dtype=DTYPE, device="meta")
+        with _Bytes() as moved:
+            for _ in range(2 if scope == "attention+mlp" else 1):
+                merged = plan.merge(tokens)
+                if scope == "block":
+                    _ = tokens + plan.unmerge(merged - merged)
+                elif scope != "kv":
+                    plan.unmerge(merged)
+        return moved.total // plan.batch_size
+
+
+class _Bytes(TorchDispatchMode):
+    """Adds up the tensors that every operation reads and writes; views move nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = 0
+
+    def __torch_dispatch__(
+        self,
+        func: Any,  # noqa: ANN401 - torch's own signature
+        types: Any,  # noqa: ANN401
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:  # noqa: ANN401
+        """Run an operation and add its bytes."""
+        out = func(*args, **(kwargs or {}))
+        if not getattr(func, "is_view", False):
+            self.total += _bytes((args, kwargs or {}, out))
+        return out
+
+
+def _bytes(value: object) -> int:
+    if isinstance(value, torch.Tensor):
+        # an expanded tensor is stored once
+        return min(value.nbytes, value.untyped_storage().nbytes())
+    if isinstance(value, dict):
+        return sum(_bytes(item) for item in cast("dict[object, object]", value).values())
+    if isinstance(value, (list, tuple)):
+        return sum(_bytes(item) for item in cast("list[object]", value))
+    return 0

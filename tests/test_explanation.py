@@ -1,0 +1,296 @@
+"""FLOPs of layers against formulas by hand and the summary's; ceilings against real calls."""
+
+import functools
+import json
+
+import pytest
+import tiny
+import torch
+from diffusers import FluxTransformer2DModel
+from torch.utils.flop_counter import FlopCounterMode
+
+import retom
+from retom.errors import BudgetError, ConfigError, UnsupportedModelError
+from retom.explanation.inputs import family_of, make_inputs, on_meta
+from retom.explanation.result import readable
+from retom.explanation.subject import meta_copy
+from retom.explanation.traffic import Watched
+from retom.models import layout_of
+
+SCOPES = ("attention", "attention+mlp", "block", "kv")
+TEXT = 5
+
+
+def two_levels():
+    """One block down and two up of 16x16 tokens of 8 channels, one of 8x8 of 16 in the middle."""
+    return tiny.unet(attention=(True, False))
+
+
+@functools.cache
+def explained(**options):
+    """A 128x128 picture of :func:`two_levels`: a latent of 16x16, and 5 text tokens."""
+    return asked(two_levels(), **options)
+
+
+def asked(model, **options):
+    options = {"height": 128, "width": 128, "text_tokens": TEXT, **options}
+    return retom.explain(model, **options)
+
+
+def counted(model, arguments, **options):
+    """FLOPs of a real merged call on the meta device."""
+    twin = meta_copy(model)
+    with retom.applied(twin, **options), torch.no_grad(), FlopCounterMode(display=False) as counter:
+        twin(**on_meta(arguments))
+    return counter.get_total_flops()
+
+
+def test_every_part_of_a_layer_by_hand():
+    """Level 0: 256 tokens of 8 channels, two FLOPs a multiply-add, a GEGLU of 12 x 8²."""
+    answer = explained(ratio=0.5)
+    layer = next(x for x in answer.layers if x.level == 0)
+    tokens, kept, channels = 256, 128, 8
+    assert (layer.tokens, layer.kept, str(layer.grid), layer.merges) == (256, 128, "16x16", True)
+    assert layer.flops.attention == 4 * tokens**2 * channels
+    assert layer.flops.projections == 2 * 4 * tokens * channels**2
+    assert layer.flops.mlp == 2 * tokens * 12 * channels**2
+    keys_and_values = 2 * 2 * TEXT * tiny.TEXT_WIDTH * channels
+    text = 2 * 2 * tokens * channels**2 + 4 * tokens * TEXT * channels
+    assert layer.flops.text == text + keys_and_values
+    assert layer.flops_kept.attention == 4 * kept**2 * channels
+    assert layer.flops_kept.projections == 2 * 4 * kept * channels**2
+    assert layer.flops_kept.mlp == layer.flops.mlp
+    assert layer.flops_kept.text == layer.flops.text
+    assert [(x.merges, x.kept) for x in answer.layers if x.level == 1] == [(False, 64)]
+
+
+def test_keys_and_values_alone_save_linearly():
+    layer = next(x for x in explained(scope="kv").layers if x.level == 0)
+    assert layer.flops_kept.attention == 4 * 256 * 128 * 8
+    assert layer.flops_kept.projections == 2 * (2 * 256 + 2 * 128) * 8**2
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+def test_layers_agree_with_the_closed_form_of_the_summary(scope):
+    answer = explained(scope=scope, levels="all")
+    summary = retom.apply(two_levels(), scope=scope, levels="all").summary()
+    for row in summary.levels:
+        layers = [x for x in answer.layers if x.level == row.level]
+        assert len(layers) == row.layers
+        assert {(x.tokens, x.kept) for x in layers} == {(row.tokens, row.kept)}
+        saved = sum(x.flops.total - x.flops_kept.total for x in layers)
+        closed = row.flops - row.flops_kept
+        if scope == "block":  # the summary leaves out what depends on the text's length
+            channels = {0: 8, 1: 16}[row.level]
+            closed += row.layers * 4 * (row.tokens - row.kept) * TEXT * channels
+        assert saved == closed
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+@pytest.mark.parametrize("levels", [(0,), "all"])
+def test_a_ceiling_is_that_of_a_real_call(scope, levels):
+    answer = explained(ratio=0.5)
+    merged = counted(two_levels(), tiny.inputs(batch=1), scope=scope, levels=levels)
+    entry = answer.ceiling(scope, "all" if levels == "all" else "configured")
+    assert entry.flops == merged
+    assert entry.speedup == answer.flops / merged > 1
+
+
+def test_the_whole_is_that_of_an_unmerged_call():
+    assert explained().flops == counted(two_levels(), tiny.inputs(batch=1), ratio=0)
+
+
+def test_rules_by_noise_are_averaged():
+    """Half of the noise levels run un-merged."""
+    rule = retom.Rule(method=None, noise=(0.0, 0.5))
+    always, half = explained(), explained(rules=(rule,))
+    merged = always.ceiling("attention").flops
+    assert half.ceiling("attention").flops == (merged + always.flops) / 2
+    assert {(x.noise, x.merges) for x in half.layers if x.level == 0} == {
+        ((0.5, 1.0), True),
+        ((0.0, 0.5), False),
+    }
+
+
+@pytest.mark.parametrize("options", [{"refresh": 2}, {"alternate": True}, {"share": "layer"}])
+def test_what_changes_places_alone_changes_no_flops(options):
+    assert explained(**options).ceilings == explained().ceilings
+
+
+def test_parts_add_up():
+    assert sum(explained().parts.values()) == pytest.approx(1)
+
+
+def test_inputs_can_be_given_for_any_size():
+    inputs = tiny.inputs(batch=1, size=(17, 13))
+    answer = retom.explain(two_levels(), inputs=inputs)
+    assert str(answer.layers[0].grid) == "17x13"
+    assert (answer.height, answer.text_tokens) == (None, None)
+    json.dumps(answer.to_dict(), allow_nan=False)
+
+
+def test_a_model_stays_as_it_is_and_its_own_merging_is_explained():
+    model = two_levels()
+    handle = retom.apply(model, ratio=0.25)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    output = tiny.call(model, tiny.inputs())
+    answer = asked(model)
+    assert answer.config == handle.config
+    assert next(x for x in answer.layers if x.level == 0).kept == 192
+    assert retom.handle_of(model) is handle
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert torch.equal(tiny.call(model, tiny.inputs()), output)
+
+
+def test_traffic_of_a_gather_by_hand():
+    """Rows read and written in two bytes a number, and their indices in eight."""
+    tokens, kept, channels = 64, 32, 16
+    grid = retom.Grid(8, 8)
+    watched = Watched(retom.ReToM(ratio=0.5, merge="representative"))
+    watched.plan(torch.empty(1, tokens, channels, device="meta"), grid)
+    merge = 2 * channels * (tokens + kept) + 8 * kept
+    unmerge = 2 * channels * (kept + tokens) + 8 * tokens
+    assert watched.moved(grid, "kv") == merge
+    assert watched.moved(grid, "attention") == merge + unmerge
+    assert watched.moved(grid, "attention+mlp") == 2 * (merge + unmerge)
+    difference, sum_of_both = 2 * channels * 3 * kept, 2 * channels * 3 * tokens
+    assert watched.moved(grid, "block") == merge + unmerge + difference + sum_of_both
+    assert watched.planning[grid] > merge + unmerge
+
+
+def test_whether_a_layer_pays_depends_on_the_hardware():
+    free, dear = explained(balance=1e-6), explained(balance=1e9)
+    assert {x.pays for x in free.layers} == {True}
+    assert {x.pays for x in dear.layers} == {False}
+    assert not any("cannot win" in sentence for sentence in free.advice)
+    named = [s for s in dear.advice if "cannot win on hardware of 1e+09 FLOPs a byte" in s]
+    assert [s.split(" tokens")[0] for s in named] == ["Level 0 (16x16", "Level 1 (8x8"]
+
+
+def test_the_size_from_which_a_layer_pays_is_where_both_sides_are_equal():
+    """Hardware on which the top level would need four times what it saves, to save as much."""
+    first = explained().layers[0]
+    saved = first.flops.total - first.flops_merged.total
+    balance = 4 * saved / first.moved_bytes
+    answer = explained(balance=balance)
+    advised = next(s for s in answer.advice if s.startswith("Level 0"))
+    size = int(advised.split("from about ")[1].split("x")[0])
+    assert size > 128
+    assert explained(balance=balance, height=size, width=size).layers[0].pays
+    assert not explained(balance=balance, height=size - 64, width=size - 64).layers[0].pays
+
+
+def test_a_low_ceiling_names_what_reaches_more():
+    answer = explained(scope="kv", ratio=0.1)
+    assert answer.ceiling("kv").speedup < 1.1
+    assert "Scope kv on the configured levels cannot make the denoiser more than" in str(answer)
+
+
+def test_a_level_that_cannot_reach_the_ratio_is_named():
+    """Windows of 2x2 can give up 56 of 9x9 tokens, but 16 of 5x5, where 0.69 are 17."""
+    inputs = tiny.inputs(batch=1, size=(9, 9))
+    answer = retom.explain(two_levels(), inputs=inputs, ratio=0.69)
+    named = [s for s in answer.advice if "cannot merge at ratio 0.69" in s]
+    assert [s.split(" tokens")[0] for s in named] == ["Level 1 (5x5"]
+    same = [answer.ceiling("attention", levels).flops for levels in ("configured", "all")]
+    assert same[0] == same[1] < answer.flops
+
+
+def test_the_configured_levels_must_reach_the_ratio():
+    with pytest.raises(BudgetError, match=r"ratio 0\.9 asks to remove"):
+        explained(ratio=0.9)
+
+
+def test_a_level_that_does_not_exist_is_refused():
+    with pytest.raises(ConfigError, match=r"levels 0, 1, largest grid first; level 7"):
+        explained(levels=(7,))
+
+
+def test_a_scope_that_is_refused_says_why():
+    answer = explained(size_weighted=True)
+    refused = answer.ceiling("block")
+    assert refused.speedup is None
+    assert "size_weighted" in refused.refusal
+    assert answer.ceiling("attention").speedup > 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"height": 130}, r"multiples of 8 pixels.*130x128 was given"),
+        ({"height": 0}, r"multiples of 8 pixels.*0x128 was given"),
+        ({"height": 12.5}, r"whole numbers of pixels; 12\.5 and 128"),
+        ({"text_tokens": 0}, r"text_tokens is a whole number of at least 1; 0 was given"),
+        ({"balance": 0}, r"FLOPs a byte above 0; 0 was given"),
+        ({"speed": 2}, r"Unknown option speed"),
+    ],
+)
+def test_impossible_options_are_refused(options, message):
+    with pytest.raises(ConfigError, match=message):
+        explained(**options)
+
+
+def test_a_model_without_a_default_size_wants_one():
+    with pytest.raises(ConfigError, match="names no size of its own; give height and width"):
+        retom.explain(tiny.sd15_unet(sample_size=None))
+
+
+def test_a_class_that_is_not_known_wants_inputs():
+    with pytest.raises(UnsupportedModelError, match=r"how Linear is called.*inputs=\{"):
+        retom.explain(torch.nn.Linear(2, 2))
+
+
+def test_a_unet_with_inputs_of_its_own_wants_them():
+    model = tiny.unet(attention=(True, False), class_embed_type="timestep")
+    with pytest.raises(UnsupportedModelError, match=r"class_embed_type='timestep'.*inputs=\{"):
+        asked(model)
+    inputs = {**tiny.inputs(batch=1), "class_labels": torch.tensor([1])}
+    assert retom.explain(model, inputs=inputs).ceiling("attention").speedup > 1
+
+
+def tiny_flux():
+    return FluxTransformer2DModel(
+        in_channels=16,
+        num_layers=1,
+        num_single_layers=2,
+        attention_head_dim=8,
+        num_attention_heads=2,
+        joint_attention_dim=12,
+        pooled_projection_dim=6,
+        axes_dims_rope=(2, 2, 4),
+        guidance_embeds=True,
+    )
+
+
+def test_a_transformer_is_counted_whether_it_merges_or_not():
+    """16x16 tokens and 5 of text attend together, in 3 blocks of width 16."""
+    model = tiny_flux()
+    answer = retom.explain(model, height=256, width=256, text_tokens=TEXT)
+    assert [x.flops.attention for x in answer.layers] == [4 * (256 + TEXT) ** 2 * 16] * 3
+    joint = 2 * 4 * (256 + TEXT) * 16**2
+    assert answer.layers[0].flops.projections == joint
+    assert answer.layers[0].flops.mlp == 2 * 8 * (256 + TEXT) * 16**2
+    # a single block has no output projection of attention alone: it is one with the MLP's
+    assert answer.layers[1].flops.projections == joint * 3 // 4
+    assert answer.layers[1].flops.mlp == 2 * (4 + 5) * (256 + TEXT) * 16**2
+    try:
+        layout_of(model)
+        expected = ""
+    except UnsupportedModelError as error:
+        expected = str(error)
+    assert answer.unsupported == expected
+    assert bool(answer.ceilings) == (not expected)
+
+
+def test_positions_are_real_numbers_in_raster_order():
+    model = tiny_flux()
+    inputs = make_inputs(model, family_of(model), (4, 6), TEXT)
+    assert inputs["img_ids"].tolist() == [
+        [0, row, column] for row in (0, 1) for column in (0, 1, 2)
+    ]
+    assert inputs["hidden_states"].shape == (1, 6, 16)
+    assert inputs["hidden_states"].device.type == "meta"
+
+
+def test_numbers_are_readable():
+    assert [readable(x) for x in (7, 1234567, 999.6, 8.03e11)] == ["7 ", "1.23 M", "1 k", "803 G"]

@@ -1,0 +1,111 @@
+"""The shipped configurations: complete, buildable, callable, and of the published size."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+import retom
+from retom.errors import ModelError
+from retom.explanation import known_models
+from retom.explanation.inputs import FAMILIES, family_of, latent_size, make_inputs
+from retom.explanation.known import load_known
+from retom.explanation.subject import build
+
+PARAMETERS = {
+    "sd-1.5": 859_520_964,
+    "sd-2.1": 865_910_724,
+    "sd-2.1-base": 865_910_724,
+    "sdxl": 2_567_463_684,
+    "flux-dev": 11_901_408_320,
+    "flux-schnell": 11_891_178_560,
+    "qwen-image": 20_430_401_088,
+}
+"""Published numbers of parameters: a wrong entry of a configuration would show."""
+
+
+@pytest.mark.parametrize("name", known_models())
+def test_a_configuration_says_what_it_is_and_where_it_is_from(name):
+    known = load_known(name)
+    assert known.name == name
+    assert known.denoiser in FAMILIES
+    assert known.source.endswith("config.json")
+    assert known.text_tokens_from
+    assert known.height % 8 == known.width % 8 == 0
+
+
+def shallow(known):
+    """The same with one layer of each kind."""
+    depths = {key: 1 for key in ("num_layers", "num_single_layers") if key in known.config}
+    if "transformer_layers_per_block" in known.config:
+        depths["transformer_layers_per_block"] = 1
+    if "layers_per_block" in known.config:
+        depths["layers_per_block"] = 1
+    if known.config.get("dual_attention_layers"):
+        depths["dual_attention_layers"] = [0]
+    return replace(known, config={**known.config, **depths})
+
+
+@pytest.mark.parametrize("name", known_models())
+def test_a_configuration_builds_and_runs_without_weights(name):
+    known = shallow(load_known(name))
+    denoiser = build(known)
+    family = family_of(denoiser)
+    size = latent_size(family, 256, 256, known.pixels_per_latent)
+    inputs = make_inputs(denoiser, family, size, 8)
+    with torch.no_grad():
+        output = denoiser(**inputs, return_dict=False)[0]
+    assert output.device.type == "meta"
+    assert all(p.device.type == "meta" for p in denoiser.parameters())
+    tokens = 16 * 16
+    expected = (1, tokens) if "img_ids" in inputs or "img_shapes" in inputs else (32, 32)
+    shape = tuple(output.shape)
+    assert expected in (shape[:2], shape[-2:])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", known_models())
+def test_a_full_size_model_is_explained(name):
+    answer = retom.explain(name)
+    assert answer.unsupported or answer.ceiling(answer.scope).speedup > 1
+    assert answer.layers
+    assert sum(answer.parts.values()) == pytest.approx(1)
+    json.dumps(answer.to_dict(), allow_nan=False)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_a_model_has_the_published_number_of_parameters(name):
+    denoiser = build(load_known(name))
+    assert sum(p.numel() for p in denoiser.parameters()) == PARAMETERS[name]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "side", "top", "every"),
+    [
+        ("sd-1.5", 512, 1.12, 1.17),
+        ("sd-1.5", 1024, 1.39, 1.51),
+        ("sd-1.5", 2048, 1.97, 2.31),
+        ("sdxl", 1024, 1.06, 1.18),
+    ],
+)
+def test_ceilings_of_attention_are_those_worked_out_by_hand(name, side, top, every):
+    """Total / (total - saved) for half of the tokens, to the two digits of docs/explain.md."""
+    answer = retom.explain(name, height=side, width=side, ratio=0.5)
+    assert answer.ceiling("attention").speedup == pytest.approx(top, abs=0.006)
+    assert answer.ceiling("attention", "all").speedup == pytest.approx(every, abs=0.006)
+
+
+def test_an_unknown_name_lists_the_known_ones():
+    with pytest.raises(ModelError, match=r"flux-9 is neither.*flux-dev, .*sdxl.*folder"):
+        retom.explain("flux-9")
+
+
+def test_a_configuration_that_does_not_fit_its_class_is_refused():
+    known = replace(load_known("flux-dev"), config={"wings": 2})
+    with pytest.raises(ModelError, match=r"flux-dev does not fit FluxTransformer2DModel.*wings"):
+        build(known)
+    with pytest.raises(ModelError, match=r"is a Wing, which diffusers [\d.]+ does not have"):
+        build(replace(known, denoiser="Wing"))
