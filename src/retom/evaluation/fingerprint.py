@@ -33,7 +33,7 @@ def fingerprint(pipe: Any) -> str:  # noqa: ANN401 - a pipeline of any class
                 digest.update(f"{key}{tensor.dtype}{tuple(tensor.shape)}".encode())
                 _update(digest, tensor)
     scheduler = pipe.scheduler
-    # Names with an underscore are bookkeeping of diffusers: where a file came from, and a list whose
+    # Names with an underscore are bookkeeping of diffusers: where files came from, and a list whose
     # order is another one in every process.
     config = {k: v for k, v in dict(scheduler.config).items() if not k.startswith("_")}
     digest.update(
