@@ -4,7 +4,7 @@ import dataclasses
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from retom import Config, ConfigError, ReToM
@@ -25,6 +25,7 @@ configs = st.builds(
 
 
 @given(configs)
+@settings(deadline=None)
 def test_json_round_trip(config):
     assert Config.from_dict(json.loads(json.dumps(config.to_dict()))) == config
 
