@@ -19,16 +19,20 @@ SOURCE = Path(retom.__file__).parent
 
 LAYERS = [
     {"errors"},
-    {"grid", "plan", "hints", "clock", "checks", "metrics"},
+    {"grid", "plan", "hints", "clock", "checks", "shapes", "metrics"},
     {"representative", "allocation", "multiscale"},
     {"methods", "protection"},
     {"rules"},
-    {"config", "calls"},
+    {"config"},
     {"models"},
+    {"calls"},
+    {"span"},
     {"state"},
+    {"flops"},
     {"hooks"},
     {"summary"},
     {"handle"},
+    {"testing"},
     {"drawing"},
     {"cli"},
 ]

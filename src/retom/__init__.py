@@ -3,7 +3,7 @@
 ```python
 import retom
 
-handle = retom.apply(pipe, ratio=0.5)  # a diffusers pipeline or its UNet
+handle = retom.apply(pipe, ratio=0.5)  # a diffusers pipeline or its denoiser
 image = pipe("a red apple").images[0]  # nothing else changes
 print(handle.summary())
 handle.remove()
@@ -14,6 +14,7 @@ from retom import methods
 from retom.config import Config
 from retom.errors import (
     AlreadyAppliedError,
+    BlockSpecError,
     BudgetError,
     ConfigError,
     MissingExtraError,
@@ -26,6 +27,9 @@ from retom.errors import (
 from retom.grid import Grid
 from retom.handle import Handle, applied, apply, handle_of
 from retom.methods import ReToM
+from retom.models.denoiser import DenoiserSpec
+from retom.models.registry import register_block, unregister_block
+from retom.models.spec import Along, BlockSpec, Refusal
 from retom.plan import Plan
 from retom.rules import Rule
 from retom.summary import Summary
@@ -33,10 +37,14 @@ from retom.summary import Summary
 __version__ = "0.1.0"
 
 __all__ = [
+    "Along",
     "AlreadyAppliedError",
+    "BlockSpec",
+    "BlockSpecError",
     "BudgetError",
     "Config",
     "ConfigError",
+    "DenoiserSpec",
     "Grid",
     "Handle",
     "MissingExtraError",
@@ -44,6 +52,7 @@ __all__ = [
     "OutputError",
     "Plan",
     "ReToM",
+    "Refusal",
     "RetomError",
     "Rule",
     "ShapeError",
@@ -53,4 +62,6 @@ __all__ = [
     "apply",
     "handle_of",
     "methods",
+    "register_block",
+    "unregister_block",
 ]

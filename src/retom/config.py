@@ -25,7 +25,7 @@ from retom.rules import (
     method_with,
 )
 
-Scope = Literal["attention", "attention+mlp", "block", "kv"]
+Scope = Literal["auto", "attention", "attention+mlp", "block", "kv"]
 SCOPES: tuple[str, ...] = get_args(Scope)
 Sharing = Literal["level", "layer"]
 SHARINGS: tuple[str, ...] = get_args(Sharing)
@@ -40,11 +40,13 @@ class Config:
 
     Args:
         method: Which tokens merge into which.
-        scope: The layers that run on fewer tokens. ``attention``: self-attention, its input merged
-            and its output un-merged, as in the paper (arXiv:2507.12771). ``attention+mlp``: the MLP
-            as well, on its own merged input. ``block``: the whole transformer block with its text
-            attention, x + U(g(M x) - M x), so that detail survives in the residual. ``kv``: only
-            keys and values of self-attention; every token still asks.
+        scope: The layers that run on fewer tokens. ``auto``: ``attention`` in a UNet and ``block``
+            in a transformer; applying puts the one meant in its place. ``attention``:
+            self-attention, its input merged and its output un-merged, as in the paper
+            (arXiv:2507.12771). ``attention+mlp``: the MLP as well, on its own merged input.
+            ``block``: the whole transformer block with its text attention, x + U(g(M x) - M x), so
+            that detail survives in the residual. ``kv``: only keys and values of self-attention;
+            every token still asks.
         levels: Which attention levels merge, counted from the largest grid on which the model has
             self-attention: (0,) is that grid alone, (0, 1) the next smaller one too, ``"all"``
             every level. SDXL's first level has no attention at all; its level 0 is the one below.
@@ -71,7 +73,7 @@ class Config:
     """
 
     method: Method = field(default_factory=ReToM)
-    scope: Scope = "attention"
+    scope: Scope = "auto"
     levels: Levels = (0,)
     rules: tuple[Rule, ...] = ()
     refresh: Refresh = None

@@ -136,29 +136,51 @@ class Plan:
         rows = y.reshape(-1, y.shape[-1]).index_select(0, self.slot_rows)
         return rows.reshape(self.batch_size, self.num_tokens, y.shape[-1])
 
-    def pick(self, side: Tensor, dim: int) -> Tensor:
+    def pick(self, side: Tensor, dim: int, batch: int = 0) -> Tensor:
         """Entries of token-aligned data (a mask, position data) at the kept tokens, never averaged.
 
         Args:
-            side: Any dtype, N entries along ``dim``; dimension 0 is the batch, of size B or 1.
-            dim: The token dimension, not 0.
+            side: Any dtype, N entries along ``dim``, and B or 1 along ``batch``.
+            dim: The token dimension.
+            batch: The batch dimension.
 
         Returns:
-            ``side`` with K entries along ``dim`` and B along dimension 0.
+            ``side`` with K entries along ``dim`` and B along ``batch``.
 
         Raises:
             ShapeError: ``side`` does not have N entries along ``dim``, or another batch.
         """
-        if side.shape[dim] != self.num_tokens or side.shape[0] not in (1, self.batch_size):
+        if side.shape[dim] != self.num_tokens or side.shape[batch] not in (1, self.batch_size):
             raise ShapeError(
                 f"pick expects {self.num_tokens} entries along dimension {dim} and a batch of 1 or "
                 f"{self.batch_size}; a tensor of shape {tuple(side.shape)} was given."
             )
-        tokens_second = side.movedim(dim, 1)
-        tokens_second = tokens_second.expand(self.batch_size, *tokens_second.shape[1:])
-        index = self.kept.reshape(*self.kept.shape, *[1] * (tokens_second.ndim - 2))
-        picked = tokens_second.gather(1, index.expand(-1, -1, *tokens_second.shape[2:]))
-        return picked.movedim(1, dim)
+        rows = side.movedim((batch, dim), (0, 1))
+        rows = rows.expand(self.batch_size, *rows.shape[1:])
+        index = self.kept.reshape(*self.kept.shape, *[1] * (rows.ndim - 2))
+        picked = rows.gather(1, index.expand(-1, -1, *rows.shape[2:]))
+        return picked.movedim((0, 1), (batch, dim))
+
+    @property
+    def shared_kept(self) -> Tensor:
+        """Token index of every kept token, (K,), where all items of the batch share the plan."""
+        return self.kept[0]
+
+    def repeated(self, batch: int) -> Plan:
+        """The plan of one item, made for a batch of as many."""
+        if batch == 1:
+            return self
+        item = torch.arange(batch, device=self.slot.device)[:, None]
+        num_tokens, num_kept = self.num_tokens, self.num_kept
+        return Plan(
+            kept=self.kept.expand(batch, -1),
+            slot=self.slot.expand(batch, -1),
+            kept_rows=(self.kept_rows + item * num_tokens).reshape(-1),
+            slot_rows=(self.slot_rows + item * num_kept).reshape(-1),
+            member_rows=(self.member_rows + item * num_tokens).reshape(-1),
+            member_start=(self.member_start + item * num_tokens).reshape(-1),
+            mode=self.mode,
+        )
 
     def _mean(self, rows: Tensor) -> Tensor:
         """Mean of the members of every kept token, (B N, C) -> (B K, C), accumulated in float32.

@@ -9,14 +9,18 @@ from retom.clock import Clock
 from retom.errors import ConfigError, ShapeError
 from retom.hints import Hints
 from retom.protection import protected_tokens
+from retom.representative import batch_as_channels
+from retom.shapes import as_shapes, same_shapes
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from retom.calls import Args, Kwargs
     from retom.config import Config
     from retom.grid import Grid
     from retom.methods import Method
     from retom.plan import Plan
+    from retom.span import Span
 
 SHARED = ""
 """Key of the plan that all layers of a level share."""
@@ -59,11 +63,16 @@ class MergeState:
     Attributes:
         config: What to merge; replaced as a whole by ``Handle.update``.
         levels: Every attention level of the denoiser.
+        shares_plan: Whether the pictures of a batch share one plan.
         enabled: The user's switch.
         running: Whether a call of the denoiser is under way and merging is on in it.
         prepared: Whether :meth:`prepare` ran for the coming call.
-        in_flight: Plan of the layer that is running, and with scope ``block`` the tokens before and
-            after merging.
+        in_flight: Plan of the layer that is running, and with scope ``block`` where the image
+            stands among its tokens, and the merged image.
+        references: Tokens of reference pictures that follow those of the picture that is drawn.
+        fixed_grid: Grid that the user named for a denoiser whose arguments hide it.
+        read_grids: Grids read from values, and the tensor that they were read from.
+        calls: Arguments of each layer's last call that merged, on the meta device, for counting.
         clock: Timesteps of the picture being drawn.
         mask: Pixels or latents to protect, bool (height, width) on the CPU; None for none.
         seen: Grid of each level in the last call that merged; None before it. The keys never
@@ -72,10 +81,15 @@ class MergeState:
 
     config: Config
     levels: dict[int, LevelState]
+    shares_plan: bool = False
     enabled: bool = True
     running: bool = False
     prepared: bool = False
-    in_flight: tuple[Plan, Tensor | None, Tensor | None] | None = None
+    in_flight: tuple[Plan, Span | None, Tensor | None] | None = None
+    references: int = 0
+    fixed_grid: Grid | None = None
+    read_grids: tuple[object, dict[int, Grid]] | None = None
+    calls: dict[str, tuple[Args, Kwargs]] = field(default_factory=dict)
     clock: Clock = field(default_factory=Clock)
     mask: Tensor | None = None
     seen: dict[int, Grid | None] = field(default_factory=dict)
@@ -196,9 +210,20 @@ class MergeState:
         key = SHARED if self.config.share == "level" else layer
         plan = level.plans.get(key)
         if plan is None or plan.batch_size != tokens.shape[0]:
-            plan = method.plan(tokens, grid, self._hints(level, tokens))
+            hints = self._hints(level, tokens)
+            if self.shares_plan:
+                shared = method.plan(batch_as_channels(tokens), grid, hints)
+                plan = shared.repeated(tokens.shape[0])
+            else:
+                plan = method.plan(tokens, grid, hints)
             level.plans[key] = plan
         return plan
+
+    def note_call(self, layer: str, call: tuple[Args, Kwargs]) -> None:
+        """Keep the shapes of a layer's call, from which its FLOPs are counted when asked."""
+        noted = self.calls.get(layer)
+        if noted is None or not same_shapes(noted, call):
+            self.calls[layer] = as_shapes(call)
 
     def _hints(self, level: LevelState, tokens: Tensor) -> Hints:
         protected = level.protected

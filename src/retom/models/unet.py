@@ -10,24 +10,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from retom.grid import Grid
-from retom.models.layout import Layout, Site
+from retom.models.basic import BASIC_BLOCK, attention_site
+from retom.models.layout import Bound, Layout, Site
+from retom.models.names import class_names, forward_parameters
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from torch import Tensor, nn
+    from torch import nn
 
 DENOISERS = {"UNet2DConditionModel", "ControlNetModel"}
 GRID_SOURCE = "Transformer2DModel"
 BLOCK = "BasicTransformerBlock"
-
-
-def class_names(module: object) -> set[str]:
-    """Names of the module's class and of all its bases."""
-    return {cls.__name__ for cls in type(module).__mro__}
 
 
 def is_unet(module: nn.Module) -> bool:
@@ -50,7 +47,13 @@ def unet_layout(unet: nn.Module) -> Layout:
     if size is not None:
         height, width = (size, size) if isinstance(size, int) else size
         default = _grids_of_size(int(height), int(width), tuple(depths))
-    return Layout(sites=sites, grids=predict, default_grids=default)
+    return Layout(
+        sites=sites,
+        parameters=forward_parameters(unet),
+        grids=predict,
+        default_grids=default,
+        scopes=("attention", "attention+mlp", "block", "kv"),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,26 +65,14 @@ class _Block:
 
 
 def _site(block: _Block, level: int) -> Site:
-    attention = cast("Any", block.module.attn1)
-    text = cast("Any", getattr(block.module, "attn2", None))
-    mlp = cast("nn.Module | None", getattr(block.module, "ff", None))
-    mlp_weights = 0
-    if mlp is not None:
-        mlp_weights = sum(p.numel() for n, p in mlp.named_parameters() if n.endswith("weight"))
-    text_weights = 0
-    if text is not None:
-        text_weights = text.to_q.weight.numel() + text.to_out[0].weight.numel()
     return Site(
         name=f"{block.name}.attn1",
         block=block.module,
-        attention=attention,
-        mlp=mlp,
+        spec=BASIC_BLOCK,
+        parameters=forward_parameters(block.module),
         grid_source=block.grid_source,
         level=level,
-        channels=int(attention.to_q.in_features),
-        inner_channels=int(attention.to_q.out_features),
-        mlp_weights=mlp_weights,
-        text_weights=text_weights,
+        inside=attention_site(block.module),
     )
 
 
@@ -106,8 +97,9 @@ def _named(root: nn.Module, prefix: str, class_name: str) -> Iterator[tuple[str,
     return ((name, module) for name, module in modules if class_name in class_names(module))
 
 
-def _grids(sample: Tensor, *, depths: tuple[int, ...]) -> dict[int, Grid]:
-    return _grids_of_size(sample.shape[-2], sample.shape[-1], depths)
+def _grids(bound: Bound, *, depths: tuple[int, ...]) -> dict[int, Grid]:
+    height, width = bound["sample"].shape[-2:]
+    return _grids_of_size(height, width, depths)
 
 
 def _grids_of_size(height: int, width: int, depths: tuple[int, ...]) -> dict[int, Grid]:
