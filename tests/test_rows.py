@@ -1,5 +1,6 @@
 """Every row of every family, proved: permutation, residual, and a real merging run."""
 
+import models_page
 import pytest
 import torch
 from tiny_transformers import FAMILIES
@@ -18,7 +19,7 @@ CASES = [pytest.param(name, (8, 6), 1, id=f"{name}-8x6-batch1") for name in FAMI
 @pytest.mark.parametrize(("name", "grid", "batch"), CASES)
 def test_a_family_is_proved(name, grid, batch):
     family = FAMILIES[name]
-    proof = check_block_spec(family.build(), family.call(*grid, batch), ratio=0.5)
+    proof = models_page.proof(name, grid, batch)
     assert (proof.blocks, proof.unmerged) == (family.blocks, family.unmerged)
     assert proof.permutation_error <= 1e-5
     assert proof.residual_error <= 1e-5
@@ -35,8 +36,7 @@ def test_ratio_0_off_and_removal_are_bit_exact(name):
         with torch.no_grad():
             output = model(**arguments)
         sample = getattr(output, "sample", output)
-        sample = sample[0] if isinstance(sample, (tuple, list)) else sample
-        return sample
+        return sample[0] if isinstance(sample, (tuple, list)) else sample
 
     plain = run()
     handle = retom.apply(model, ratio=0)

@@ -46,4 +46,5 @@ def test_no_row_is_of_a_class_that_does_not_exist():
 
 def test_reasons_are_sentences():
     for reason in {*UNSUPPORTED_BLOCKS.values(), *UNSUPPORTED_DENOISERS.values()}:
-        assert reason[0].isupper() and reason.endswith(".")
+        assert reason[0].isupper()
+        assert reason.endswith(".")

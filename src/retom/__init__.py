@@ -28,6 +28,8 @@ from retom.grid import Grid
 from retom.handle import Handle, applied, apply, handle_of
 from retom.methods import ReToM
 from retom.models.denoiser import DenoiserSpec
+from retom.models.grids import FeatureMap, Ids, Shapes
+from retom.models.layout import Timestep
 from retom.models.registry import register_block, unregister_block
 from retom.models.spec import Along, BlockSpec, Refusal
 from retom.plan import Plan
@@ -45,8 +47,10 @@ __all__ = [
     "Config",
     "ConfigError",
     "DenoiserSpec",
+    "FeatureMap",
     "Grid",
     "Handle",
+    "Ids",
     "MissingExtraError",
     "ModelError",
     "OutputError",
@@ -56,7 +60,9 @@ __all__ = [
     "RetomError",
     "Rule",
     "ShapeError",
+    "Shapes",
     "Summary",
+    "Timestep",
     "UnsupportedModelError",
     "applied",
     "apply",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, cast
 
 import torch
 from torch.func import functional_call
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from retom.plan import Plan
@@ -58,7 +59,9 @@ def _count(site: Site, call: tuple[Args, Kwargs], tokens: int, kept: int, refere
         call, _ = merge_call(site.spec, site.parameters, call, span, plan)
     weights = dict(site.block.named_parameters()) | dict(site.block.named_buffers())
     shapes = {name: weight.detach().to("meta") for name, weight in weights.items()}
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+    # As plain products: what fused attention is on the meta device depends on torch's version.
+    plain = sdpa_kernel(SDPBackend.MATH)
+    with torch.no_grad(), plain, FlopCounterMode(display=False) as counter:
         functional_call(site.block, cast("dict[str, Tensor]", shapes), *call)
     return counter.get_total_flops() // batch
 
