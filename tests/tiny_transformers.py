@@ -75,7 +75,7 @@ def ids(height: int, width: int, columns: int = 3, row: int = 1) -> torch.Tensor
 
 
 def steps(batch: int, value: float = 0.5) -> torch.Tensor:
-    return torch.full((batch,), value)
+    return torch.full((batch,), float(value))
 
 
 # ---- image tokens alone, text by cross-attention
@@ -502,7 +502,7 @@ def hidream():
         text_emb_dim=8,
         num_routed_experts=2,
         num_activated_experts=1,
-        axes_dims_rope=(4, 4),
+        axes_dims_rope=(4, 2, 2),
         max_resolution=(16, 16),
         llama_layers=[0, 1],
         force_inference_output=True,

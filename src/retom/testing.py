@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 import torch
 from torch import Tensor
 
-from retom.calls import read_path
+from retom.calls import Args, Kwargs, read_path
 from retom.config import Config
 from retom.errors import BlockSpecError
 from retom.handle import Handle, applied
@@ -132,7 +132,7 @@ def check_block_spec(
     with applied(model, config) as handle:
         shuffled = _run(model, arguments)
         _check_reached(handle)
-        unmerged = len(handle.summary().unmerged)
+        unmerged = len(handle._layout.unmerged)
     permutation_error = _relative(shuffled, plain)
     if not permutation_error <= tolerance:
         raise BlockSpecError(
@@ -147,7 +147,7 @@ def check_block_spec(
             f"{bool(merged.isfinite().all())}; un-merged it is {tuple(plain.shape)}."
         )
     residual_error = max(
-        _residual_error(site, calls[site.name][0], tokens, references) for site in sites
+        _residual_error(site, calls[site.block], tokens, references) for site in sites
     )
     if not residual_error <= tolerance:
         raise BlockSpecError(
@@ -166,24 +166,16 @@ def check_block_spec(
     )
 
 
-_Calls = dict[str, list[tuple[tuple[Any, ...], dict[str, Any]]]]
-"""Arguments of a module's calls, by its name."""
+def _plain_run(
+    model: nn.Module, arguments: Mapping[str, Any]
+) -> tuple[Tensor, dict[nn.Module, tuple[Args, Kwargs]]]:
+    """The output un-merged, and the arguments of every module's last call."""
+    calls: dict[nn.Module, tuple[Args, Kwargs]] = {}
 
+    def note(module: nn.Module, args: Args, kwargs: Kwargs) -> None:
+        calls[module] = (args, kwargs)
 
-def _plain_run(model: nn.Module, arguments: Mapping[str, Any]) -> tuple[Tensor, _Calls]:
-    """The output un-merged, and the arguments of every module's calls by its name."""
-    calls: _Calls = {}
-
-    def note(name: str) -> Any:  # noqa: ANN401 - a hook
-        def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            calls.setdefault(name, []).append((args, kwargs))
-
-        return hook
-
-    hooks = [
-        module.register_forward_pre_hook(note(name), with_kwargs=True)
-        for name, module in model.named_modules()
-    ]
+    hooks = [m.register_forward_pre_hook(note, with_kwargs=True) for m in model.modules()]
     try:
         return _run(model, arguments), calls
     finally:
@@ -210,14 +202,16 @@ def _merging_run(
         before = _counted(sites, count, lambda: _run_off(handle, model, arguments), reached)
         output: list[Tensor] = []
         after = _counted(sites, count, lambda: output.append(_run(model, arguments)), reached)
-        row, references = handle.summary().levels[0], handle._state.references
-    wrong = [n for n in before if before[n] - after[n] != row.tokens - row.kept]
-    if wrong or row.kept == row.tokens:
+        grid, references = handle._state.seen[0], handle._state.references
+        assert grid is not None
+        removed = handle.config.method.num_removed(grid)
+    wrong = [n for n in before if before[n] - after[n] != removed]
+    if wrong or not removed:
         raise BlockSpecError(
-            f"{row.tokens - row.kept} tokens were to go, but not so many went in "
+            f"{removed} tokens were to go, but not so many went in "
             f"{', '.join(wrong) or 'any block'}."
         )
-    return row.tokens, row.kept, references, output[0], sites
+    return grid.num_tokens, grid.num_tokens - removed, references, output[0], sites
 
 
 def _counted(
@@ -251,7 +245,7 @@ def _check_reached(handle: Handle) -> None:
         )
 
 
-def _residual_error(site: Site, call: Any, tokens: int, references: int) -> float:  # noqa: ANN401
+def _residual_error(site: Site, call: tuple[Args, Kwargs], tokens: int, references: int) -> float:
     """How far a block of zeros is from giving its image tokens back."""
     assert site.spec is not None
     for parameter in site.block.parameters():
