@@ -174,7 +174,7 @@ def _hunyuan_dit(h, w, b):
     }
 
 
-FAMILIES["hunyuan-dit"] = Family(hunyuan_dit, _hunyuan_dit, 3, unmerged=3, shares_plan=True)
+FAMILIES["hunyuan-dit"] = Family(hunyuan_dit, _hunyuan_dit, 4, unmerged=2, shares_plan=True)
 
 
 def lumina_next():

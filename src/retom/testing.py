@@ -1,12 +1,14 @@
 """Proving a :class:`retom.BlockSpec` on a small model: for users' own blocks, and for retom's rows.
 
-Three things are measured, each of which another mistake gets past:
+Four things are looked at, each of which catches a mistake that gets past the others:
 
 - *permutation*: the image tokens of every block are put in a random order on entry and back on
   exit, with everything that is aligned with them. The model's output stays the same if and only if
   the row names all of it.
 - *residual*: a block whose parameters are all zero gives its tokens back. Only then may its
   un-merged output be added to the full tokens.
+- *place*: with all blocks of zeros, so that tokens pass them as they are, another picture changes
+  every token where the row says that the image stands, and no other.
 - *merging*: a real run with fewer tokens is finite, of the right shape, and reaches every block.
 """
 
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from retom.grid import Grid
-    from retom.models.layout import Site
+    from retom.models.layout import Layout, Site
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,7 +134,7 @@ def check_block_spec(
     with applied(model, config) as handle:
         shuffled = _run(model, arguments)
         _check_reached(handle)
-        unmerged = len(handle._layout.unmerged)
+        layout = handle._layout
     permutation_error = _relative(shuffled, plain)
     if not permutation_error <= tolerance:
         raise BlockSpecError(
@@ -155,9 +157,10 @@ def check_block_spec(
             f"{residual_error:.1e}): it is not residual in them, and adding its un-merged output "
             "to the full tokens would be wrong. Name it with unmerged_if."
         )
+    _check_place(model, arguments, sites, layout, (tokens, references))
     return Proof(
         blocks=len(sites),
-        unmerged=unmerged,
+        unmerged=len(layout.unmerged),
         permutation_error=permutation_error,
         residual_error=residual_error,
         tokens=tokens,
@@ -259,6 +262,50 @@ def _residual_error(site: Site, call: tuple[Args, Kwargs], tokens: int, referenc
     found = output.transpose(0, 1) if site.spec.axis == 0 else output
     assert found.shape[1] == total
     return _relative(found[:, span.start : span.start + tokens], span.image)
+
+
+def _check_place(
+    model: nn.Module,
+    arguments: Mapping[str, Any],
+    sites: tuple[Site, ...],
+    layout: Layout,
+    sizes: tuple[int, int],
+) -> None:
+    """See that the image stands where the rows say, by the tokens that another picture changes.
+
+    All blocks give their tokens back, so that nothing of the image gets to the text.
+    """
+    _, before = _plain_run(model, arguments)
+    picture = arguments[layout.picture]
+    other = (
+        [item + 1 for item in picture]
+        if isinstance(picture, (tuple, list))
+        else _other_picture(cast("Tensor", picture), sizes[0] if layout.packed else None)
+    )
+    _, after = _plain_run(model, {**arguments, layout.picture: other})
+    for site in sites:
+        assert site.spec is not None
+        spans = [
+            find_span(site.spec, site.parameters, calls[site.block], *sizes)
+            for calls in (before, after)
+        ]
+        changed = (spans[0].tokens != spans[1].tokens).any(dim=-1)
+        inside = changed[:, spans[0].start : spans[0].start + spans[0].length]
+        if not bool(inside.all()) or int(changed.sum()) != inside.numel():
+            raise BlockSpecError(
+                f"The image does not stand where the row of {type(site.block).__name__} says: of "
+                f"{inside.numel()} tokens there {int(inside.sum())} change with the picture, and "
+                f"{int(changed.sum() - inside.sum())} others do. Look at at= and at the grid."
+            )
+
+
+def _other_picture(picture: Tensor, tokens: int | None) -> Tensor:
+    """Another picture; of packed tokens only the picture's own are others, not its references."""
+    other = picture.clone()
+    if tokens is None:
+        return other + 1
+    other[:, :tokens] += 1
+    return other
 
 
 def _randomise_zeros(model: nn.Module, seed: int) -> None:

@@ -91,6 +91,8 @@ class Layout:
     Attributes:
         sites: In the order of the module tree.
         parameters: Names of the parameters of the denoiser's forward in order.
+        picture: Its argument with the picture that is drawn: a feature map, a list of them, or
+            packed tokens.
         grids: The grid of each level from the arguments of a call, so that a ratio that cannot be
             reached is refused before the first layer runs.
         default_grids: The same at the model's default size; None where its configuration gives
@@ -106,6 +108,7 @@ class Layout:
 
     sites: tuple[Site, ...]
     parameters: tuple[str, ...]
+    picture: str
     grids: GridsOf
     default_grids: dict[int, Grid] | None
     scopes: tuple[str, ...]

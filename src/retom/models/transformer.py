@@ -72,6 +72,7 @@ def transformer_layout(denoiser: nn.Module, spec: DenoiserSpec) -> Layout:
     return Layout(
         sites=tuple(sites),
         parameters=forward_parameters(denoiser),
+        picture=spec.packed or spec.grid.argument,
         grids=partial(_grids, rule=spec.grid, config=config),
         default_grids=None if default is None else {0: default},
         scopes=_scopes(sites),

@@ -50,6 +50,7 @@ def unet_layout(unet: nn.Module) -> Layout:
     return Layout(
         sites=sites,
         parameters=forward_parameters(unet),
+        picture="sample",
         grids=predict,
         default_grids=default,
         scopes=("attention", "attention+mlp", "block", "kv"),
