@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
@@ -25,54 +25,18 @@ from retom.calls import Args, Kwargs, read_path
 from retom.config import Config
 from retom.errors import BlockSpecError
 from retom.handle import Handle, applied
-from retom.hints import NO_HINTS, Hints
 from retom.methods import ReToM
-from retom.plan import Plan
 from retom.span import find_span
+from retom.testing.permutation import Permutation
+from retom.testing.place import check_place
+from retom.testing.runs import plain_run, randomise_zeros, relative, run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from torch import nn
 
-    from retom.grid import Grid
-    from retom.models.layout import Layout, Site
-
-
-@dataclass(frozen=True, kw_only=True)
-class Permutation:
-    """Merges nothing and shuffles everything: a plan of N kept tokens in random order.
-
-    ``num_removed`` says 1, so that hooks do not pass by a plan that removes nothing.
-    """
-
-    name: ClassVar[str] = "permutation"
-
-    seed: int = 0
-
-    @property
-    def ratio(self) -> float:
-        """Any ratio above 0: there is something to do."""
-        return 0.5
-
-    def num_removed(self, grid: Grid) -> int:
-        """See the class."""
-        return 1
-
-    def check_protected(self, protected: Tensor, grid: Grid) -> None:
-        """Every token may move."""
-
-    def plan(self, x: Tensor, grid: Grid, hints: Hints = NO_HINTS) -> Plan:
-        """Another order for every item of the batch (B, N, C)."""
-        batch, tokens, _ = x.shape
-        generator = torch.Generator().manual_seed(self.seed)
-        order = torch.stack([torch.randperm(tokens, generator=generator) for _ in range(batch)])
-        order = order.to(x.device)
-        place = torch.argsort(order, dim=1)
-        rows = torch.arange(batch, device=x.device)[:, None] * tokens
-        start = torch.arange(batch * tokens, device=x.device)
-        taken = (order + rows).reshape(-1)
-        return Plan(order, place, taken, (place + rows).reshape(-1), taken, start, "representative")
+    from retom.models.layout import Site
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,14 +92,14 @@ def check_block_spec(
         UnsupportedModelError: retom finds no block in the model.
     """
     model = copy.deepcopy(denoiser).float().eval()
-    _randomise_zeros(model, seed)
-    plain, calls = _plain_run(model, arguments)
+    randomise_zeros(model, seed)
+    plain, calls = plain_run(model, arguments)
     config = Config(method=Permutation(seed=seed), scope="block", levels="all")
     with applied(model, config) as handle:
-        shuffled = _run(model, arguments)
+        shuffled = run(model, arguments)
         _check_reached(handle)
         layout = handle._layout
-    permutation_error = _relative(shuffled, plain)
+    permutation_error = relative(shuffled, plain)
     if not permutation_error <= tolerance:
         raise BlockSpecError(
             f"Permuting the image tokens of every block changed the output by "
@@ -157,7 +121,7 @@ def check_block_spec(
             f"{residual_error:.1e}): it is not residual in them, and adding its un-merged output "
             "to the full tokens would be wrong. Name it with unmerged_if."
         )
-    _check_place(model, arguments, sites, layout, (tokens, references))
+    check_place(model, arguments, sites, layout, (tokens, references))
     return Proof(
         blocks=len(sites),
         unmerged=len(layout.unmerged),
@@ -165,25 +129,8 @@ def check_block_spec(
         residual_error=residual_error,
         tokens=tokens,
         kept=kept,
-        changed=_relative(merged, plain),
+        changed=relative(merged, plain),
     )
-
-
-def _plain_run(
-    model: nn.Module, arguments: Mapping[str, Any]
-) -> tuple[Tensor, dict[nn.Module, tuple[Args, Kwargs]]]:
-    """The output un-merged, and the arguments of every module's last call."""
-    calls: dict[nn.Module, tuple[Args, Kwargs]] = {}
-
-    def note(module: nn.Module, args: Args, kwargs: Kwargs) -> None:
-        calls[module] = (args, kwargs)
-
-    hooks = [m.register_forward_pre_hook(note, with_kwargs=True) for m in model.modules()]
-    try:
-        return _run(model, arguments), calls
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 def _merging_run(
@@ -204,7 +151,7 @@ def _merging_run(
         sites = handle._layout.sites
         before = _counted(sites, count, lambda: _run_off(handle, model, arguments), reached)
         output: list[Tensor] = []
-        after = _counted(sites, count, lambda: output.append(_run(model, arguments)), reached)
+        after = _counted(sites, count, lambda: output.append(run(model, arguments)), reached)
         grid, references = handle._state.seen[0], handle._state.references
         assert grid is not None
         removed = handle.config.method.num_removed(grid)
@@ -220,13 +167,13 @@ def _merging_run(
 def _counted(
     sites: tuple[Site, ...],
     count: Callable[[Site], Any],
-    run: Callable[[], None],
+    act: Callable[[], None],
     reached: dict[str, int],
 ) -> dict[str, int]:
     hooks = [s.block.register_forward_pre_hook(count(s), with_kwargs=True) for s in sites]
     try:
         reached.clear()
-        run()
+        act()
         return dict(reached)
     finally:
         for hook in hooks:
@@ -235,7 +182,7 @@ def _counted(
 
 def _run_off(handle: Handle, model: nn.Module, arguments: Mapping[str, Any]) -> None:
     handle.enabled = False
-    _run(model, arguments)
+    run(model, arguments)
     handle.enabled = True
 
 
@@ -261,70 +208,7 @@ def _residual_error(site: Site, call: tuple[Args, Kwargs], tokens: int, referenc
         output = output[site.spec.output]
     found = output.transpose(0, 1) if site.spec.axis == 0 else output
     assert found.shape[1] == total
-    return _relative(found[:, span.start : span.start + tokens], span.image)
+    return relative(found[:, span.start : span.start + tokens], span.image)
 
 
-def _check_place(
-    model: nn.Module,
-    arguments: Mapping[str, Any],
-    sites: tuple[Site, ...],
-    layout: Layout,
-    sizes: tuple[int, int],
-) -> None:
-    """See that the image stands where the rows say, by the tokens that another picture changes.
-
-    All blocks give their tokens back, so that nothing of the image gets to the text.
-    """
-    _, before = _plain_run(model, arguments)
-    picture = arguments[layout.picture]
-    other = (
-        [item + 1 for item in picture]
-        if isinstance(picture, (tuple, list))
-        else _other_picture(cast("Tensor", picture), sizes[0] if layout.packed else None)
-    )
-    _, after = _plain_run(model, {**arguments, layout.picture: other})
-    for site in sites:
-        assert site.spec is not None
-        spans = [
-            find_span(site.spec, site.parameters, calls[site.block], *sizes)
-            for calls in (before, after)
-        ]
-        changed = (spans[0].tokens != spans[1].tokens).any(dim=-1)
-        inside = changed[:, spans[0].start : spans[0].start + spans[0].length]
-        if not bool(inside.all()) or int(changed.sum()) != inside.numel():
-            raise BlockSpecError(
-                f"The image does not stand where the row of {type(site.block).__name__} says: of "
-                f"{inside.numel()} tokens there {int(inside.sum())} change with the picture, and "
-                f"{int(changed.sum() - inside.sum())} others do. Look at at= and at the grid."
-            )
-
-
-def _other_picture(picture: Tensor, tokens: int | None) -> Tensor:
-    """Another picture; of packed tokens only the picture's own are others, not its references."""
-    other = picture.clone()
-    if tokens is None:
-        return other + 1
-    other[:, :tokens] += 1
-    return other
-
-
-def _randomise_zeros(model: nn.Module, seed: int) -> None:
-    generator = torch.Generator().manual_seed(seed)
-    for parameter in model.parameters():
-        if not bool(parameter.any()):
-            drawn = torch.randn(parameter.shape, generator=generator) * 0.1
-            parameter.copy_(drawn.to(parameter.device))
-
-
-def _run(model: nn.Module, arguments: Mapping[str, Any]) -> Tensor:
-    output = model(**arguments)
-    output = getattr(output, "sample", output)
-    if isinstance(output, tuple):
-        output = cast("tuple[Any, ...]", output)[0]
-    if isinstance(output, list):  # a picture an item
-        output = torch.stack(cast("list[Tensor]", output))
-    return cast("Tensor", output).float()
-
-
-def _relative(found: Tensor, expected: Tensor) -> float:
-    return float((found - expected).norm() / expected.norm())
+__all__ = ["Permutation", "Proof", "check_block_spec"]
