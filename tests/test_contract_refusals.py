@@ -24,7 +24,7 @@ def ideogram():
 def video():
     return CogVideoXTransformer3DModel(
         num_attention_heads=1,
-        attention_head_dim=8,
+        attention_head_dim=16,
         in_channels=4,
         out_channels=4,
         time_embed_dim=2,

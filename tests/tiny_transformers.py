@@ -31,7 +31,6 @@ class Family:
         unmerged: Blocks that run un-merged.
         odd: Whether the odd grid 7x5 is taken too.
         shares_plan: Whether the pictures of a batch share one plan.
-        several: Whether it takes several pictures at once.
     """
 
     build: Callable[[], nn.Module]
@@ -39,7 +38,6 @@ class Family:
     blocks: int
     unmerged: int = 0
     shares_plan: bool = False
-    several: bool = True
     odd: bool = True
 
 
