@@ -65,7 +65,7 @@ PRESETS: dict[str, Preset] = {
         "nothing in this form; windows of one size with plans in every call: error 0.180, 23.8 dB "
         "(retom/similarity/2x2/reach0/representative, bundled model)",
         ReToM(ratio=0.5, allocation="multiscale", reach=0, merge="representative"),
-        {"refresh": (0.5,), "share": "level", "size_weighted": False},
+        {"scope": "attention", "refresh": (0.5,), "share": "level", "size_weighted": False},
     ),
 }
 

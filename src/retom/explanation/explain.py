@@ -12,6 +12,7 @@ from retom.explanation.result import Ceiling, Explanation, LayerCost, unknown_la
 from retom.explanation.runs import Merged, Runs
 from retom.explanation.subject import Subject, subject_of
 from retom.handle import handle_of
+from retom.settling import check_levels_exist
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -138,13 +139,8 @@ def _call(
 
 def _check_levels(config: Config, runs: Runs) -> None:
     """Refuse what the first call would refuse: levels that do not exist, ratios out of reach."""
-    named = [config.levels, *(rule.levels for rule in config.rules)]
-    missing = sorted({n for levels in named if levels != "all" for n in levels} - set(runs.grids))
-    if missing and not runs.unsupported:
-        raise ConfigError(
-            f"This model has attention on levels {', '.join(map(str, sorted(runs.grids)))}, largest"
-            f" grid first; level {', '.join(map(str, missing))} was given."
-        )
+    if not runs.unsupported:
+        check_levels_exist(config, runs.grids)
     for level, grid in runs.grids.items():
         for method in config.methods(level):
             method.num_removed(grid)
