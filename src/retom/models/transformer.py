@@ -14,6 +14,8 @@ from retom.models.rows import LINEAR_ATTENTION
 from retom.models.rows.unsupported import UNSUPPORTED_BLOCKS, UNSUPPORTED_DENOISERS
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from torch import nn
 
     from retom.grid import Grid
@@ -51,7 +53,8 @@ def transformer_layout(denoiser: nn.Module, spec: DenoiserSpec) -> Layout:
     _refuse_context_parallel(denoiser)
     sites: list[Site] = []
     unmerged: dict[str, str] = {}
-    for name, module in denoiser.named_modules():
+    modules = cast("Iterable[tuple[str, nn.Module]]", denoiser.named_modules())
+    for name, module in modules:
         if any(name == part or name.startswith(f"{part}.") for part in spec.without):
             continue
         if not LINEAR_ATTENTION.isdisjoint(class_names(module)):
