@@ -253,6 +253,41 @@ def test_a_copy_of_the_model_merges_by_itself():
     assert torch.equal(run(twin, arguments), merged)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "how"),
+    [
+        ("sd3", "applied first"),
+        ("qwen", "applied first"),
+        ("flux", "compiled first"),
+        ("flux", "named"),
+    ],
+)
+def test_a_compiled_transformer_is_one_graph_with_merging_and_one_without(name, how):
+    from torch._dynamo.testing import CompileCounterWithBackend
+
+    torch.compiler.reset()
+    family = FAMILIES[name]
+    model, arguments = family.build(), family.call(8, 6, 2)
+    graphs = CompileCounterWithBackend("eager")
+    with retom.applied(family.build()) as other:
+        expected = run(other._denoiser, arguments)
+    if how == "compiled first":
+        fast = torch.compile(model, backend=graphs, fullgraph=True)
+        handle = retom.apply(fast)
+    else:
+        handle = retom.apply(model)
+        if how == "named":
+            handle.set_grid(8, 6)
+        fast = torch.compile(model, backend=graphs, fullgraph=True)
+    for _ in range(2):
+        assert torch.equal(run(fast, arguments), expected)
+        handle.enabled = False
+        assert not torch.equal(run(fast, arguments), expected)
+        handle.enabled = True
+    assert graphs.frame_count == 2
+
+
 # ---- a model of one's own
 
 

@@ -50,7 +50,7 @@ def read_path(
         elif isinstance(value, (tuple, list)) and key.isdecimal():
             value = cast("list[Any]", value)[int(key)]
         else:
-            value = getattr(value, key, None)
+            value = getattr(cast("object", value), key, None)
     return value
 
 

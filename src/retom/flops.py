@@ -17,6 +17,8 @@ from retom.plan import Plan
 from retom.span import find_span, merge_call
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from torch import Tensor
 
     from retom.calls import Args, Kwargs
@@ -60,9 +62,9 @@ def _count(site: Site, call: tuple[Args, Kwargs], tokens: int, kept: int, refere
     weights = dict(site.block.named_parameters()) | dict(site.block.named_buffers())
     shapes = {name: weight.detach().to("meta") for name, weight in weights.items()}
     # As plain products: what fused attention is on the meta device depends on torch's version.
-    plain = sdpa_kernel(SDPBackend.MATH)
+    plain = cast("AbstractContextManager[object]", sdpa_kernel(SDPBackend.MATH))
     with torch.no_grad(), plain, FlopCounterMode(display=False) as counter:
-        functional_call(site.block, cast("dict[str, Tensor]", shapes), *call)
+        functional_call(site.block, shapes, *call)
     return counter.get_total_flops() // batch
 
 

@@ -30,9 +30,8 @@ def same_shapes(noted: Any, value: Any) -> bool:  # noqa: ANN401 - any nest of a
         )
     if isinstance(value, (tuple, list)):
         items = cast("list[Any]", value)
-        return (
-            isinstance(noted, (tuple, list))
-            and len(noted) == len(items)
-            and all(map(same_shapes, noted, items))
-        )
+        if not isinstance(noted, (tuple, list)):
+            return False
+        others = cast("list[Any]", noted)
+        return len(others) == len(items) and all(map(same_shapes, others, items))
     return True

@@ -98,8 +98,8 @@ def merge_call(
     call = with_path(parameters, *call, (spec.tokens,), _placed(spec, span, merged))
     for along in spec.aligned:
         side = read_path(parameters, *call, along.keys)
-        picked = _picked(side, along, span, plan)
-        if picked is not side:
+        if side is not None:
+            picked = _picked(side, along, span, plan)
             call = with_path(parameters, *call, along.keys, picked)
     return call, merged
 
@@ -123,7 +123,7 @@ def unmerge_output(
         return placed
     changed = [*items]
     changed[cast("int", spec.output)] = placed
-    return type(output)(changed) if type(output) in (tuple, list) else tuple(changed)
+    return changed if isinstance(output, list) else tuple(changed)
 
 
 def _placed(spec: BlockSpec, span: Span, image: Tensor) -> Tensor:

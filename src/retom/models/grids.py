@@ -8,7 +8,7 @@ device. Ids are values: they are read once for each tensor, on the host.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, ClassVar, cast
 
 from retom.errors import ShapeError
 from retom.grid import Grid
@@ -97,7 +97,7 @@ class Shapes:
         Raises:
             ShapeError: They have different sizes, or several frames.
         """
-        given = cast("Any", bound[self.argument])
+        given = bound[self.argument]
         entries = [given] if isinstance(given[0], int) else list(given)
         targets = [entry if isinstance(entry[0], int) else entry[0] for entry in entries]
         sizes = {tuple(int(side) for side in target) for target in targets}

@@ -15,7 +15,7 @@ from retom.models.rows import LINEAR_ATTENTION
 from retom.models.rows.unsupported import UNSUPPORTED_BLOCKS, UNSUPPORTED_DENOISERS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from torch import nn
 
@@ -54,7 +54,8 @@ def transformer_layout(denoiser: nn.Module, spec: DenoiserSpec) -> Layout:
     _refuse_context_parallel(denoiser)
     sites: list[Site] = []
     unmerged: dict[str, str] = {}
-    for name, module in denoiser.named_modules():
+    modules = cast("Iterable[tuple[str, nn.Module]]", denoiser.named_modules())
+    for name, module in modules:
         if any(name == part or name.startswith(f"{part}.") for part in spec.without):
             continue
         if not LINEAR_ATTENTION.isdisjoint(class_names(module)):

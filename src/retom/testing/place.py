@@ -32,7 +32,7 @@ def check_place(
     _, before = plain_run(model, arguments)
     picture = arguments[layout.picture]
     other = (
-        [item + 1 for item in picture]
+        [item + 1 for item in cast("list[Tensor]", picture)]
         if isinstance(picture, (tuple, list))
         else other_picture(cast("Tensor", picture), sizes[0] if layout.packed else None)
     )
