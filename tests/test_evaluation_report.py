@@ -155,7 +155,7 @@ def test_the_finding_is_the_closest_and_says_how_sure_it_is(results):
     text = page(results)
     card = text[text.index('class="card"') : text.index("</article>")]
     assert "29.70 dB" in card
-    assert "<code>retom</code> is closest to un-merged" in card
+    assert "<code>retom</code> is closest to un-merged of 2" in card
     assert "PSNR (dB) minus tome: +3.00 [+2.00, +4.00]." in card
     results.rows[0].differences["psnr"] = estimate(0.1, 1.0)
     text = page(results)
@@ -183,7 +183,7 @@ def test_without_pictures_and_timings_the_rest_is_there(results):
     results.rows = results.rows[:4]
     text = page(results)
     Page(text)
-    assert "least denoiser error" in text
+    assert "least in denoiser error of 2" in text
     assert "data:image" not in text
     assert text.count("<svg") == 1  # by noise level
 

@@ -87,6 +87,7 @@ class TestPick:
 
     def test_patterns_are_taken_too(self):
         assert self.picked(1, "c*") == ["a", "c"]
+        assert self.picked(1, "a") == ["a", "b"]  # beside the best, not among them
         assert self.picked(0, "*") == ["a", "b", "c", "d"]
 
     def test_a_pattern_without_a_method_is_refused(self):

@@ -36,7 +36,7 @@ class Preset:
     purpose: str
     measured: str
     method: Method
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     def __str__(self) -> str:
         return f"{self.purpose}; {NOT_VALIDATED}; measured: {self.measured}"

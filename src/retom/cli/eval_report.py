@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from retom.evaluation.results import Results, Row
 
+_WIDTH = 140
+
 FORMAT = 1
 """Version of the record; it grows by keys alone as long as this stays."""
 
@@ -50,6 +52,7 @@ def print_json(results: Results) -> None:
 def print_results(results: Results, files: list[Path]) -> None:
     """Print a table for each ratio and scope, and where the files are, on stdout."""
     console = Console(highlight=False, soft_wrap=True)
+    console.width = max(console.width, _WIDTH)  # lines may wrap; numbers must not
     for line in setting_lines(results):
         console.print(Text(line, style="dim"))
     for group in results.groups:

@@ -227,7 +227,7 @@ def _add_samples(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument(
         "--best", type=number(0), default=4, metavar="N",
-        help="contenders of each ratio and scope that get pictures, default 4",
+        help="contenders of each ratio and scope that get pictures beside the baseline, default 4",
     )  # fmt: skip
     group.add_argument(
         "--pictures-of", nargs="+", default=[], metavar="PATTERN",

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _PART = 2**24
-_IGNORED = ("_diffusers_version", "_name_or_path", "_commit_hash")
 
 
 def fingerprint(pipe: Any) -> str:  # noqa: ANN401 - a pipeline of any class
@@ -34,7 +33,9 @@ def fingerprint(pipe: Any) -> str:  # noqa: ANN401 - a pipeline of any class
                 digest.update(f"{key}{tensor.dtype}{tuple(tensor.shape)}".encode())
                 _update(digest, tensor)
     scheduler = pipe.scheduler
-    config = {k: v for k, v in dict(scheduler.config).items() if k not in _IGNORED}
+    # Names with an underscore are bookkeeping of diffusers: where files came from, and a list whose
+    # order is another one in every process.
+    config = {k: v for k, v in dict(scheduler.config).items() if not k.startswith("_")}
     digest.update(
         f"{type(scheduler).__name__}{json.dumps(config, sort_keys=True, default=str)}".encode()
     )

@@ -29,8 +29,8 @@ def pick(
         contenders: All.
         errors: By name, the mean error at each noise level, the least noisy first. Contenders that
             were not screened are all taken.
-        best: How many of each ratio and scope.
-        always: Patterns of methods, such as ``tomesd*``, that are taken too.
+        best: How many of each ratio and scope, beside those of ``always``.
+        always: Patterns of methods, such as ``tomesd*``, that are taken whatever their rank.
 
     Returns:
         In the order of ``contenders``.
@@ -46,7 +46,7 @@ def pick(
     for group in {(c.ratio, c.scope) for c in contenders}:
         members = [c for c in contenders if (c.ratio, c.scope) == group]
         taken |= {c.name for c in members if c.name not in errors}
-        screened = [c.name for c in members if c.name in errors]
+        screened = [c.name for c in members if c.name in errors and c.name not in taken]
         overall = sorted(screened, key=lambda name: _mean(errors[name]))
         noisy = sorted(screened, key=lambda name: _mean(errors[name][len(errors[name]) // 2 :]))
         turns = [name for turn in zip_longest(overall, noisy) for name in turn if name]

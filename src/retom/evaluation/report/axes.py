@@ -112,7 +112,8 @@ class Frame:
         lines.append(
             f'<text class="axis middle" x="{(self.LEFT + right) / 2}" y="{self.HEIGHT - 10}">'
             f"{escape(self.x.title)}</text>"
-            f'<text class="axis middle" transform="rotate(-90 16 {middle})" x="16" y="{middle}">'
+            f'<text class="axis side middle" transform="rotate(-90 16 {middle})" x="16" '
+            f'y="{middle}">'
             f"{escape(self.y.title)}</text>"
         )
         return (

@@ -27,7 +27,7 @@ def _card(results: Results, group: tuple[float, str]) -> str:
     if not ranked:
         return f'<article class="card">{head}<p>Nothing measured yet.</p></article>'
     best = ranked[0]
-    lines = [_best(best, measure)]
+    lines = [_best(best, measure, len(ranked))]
     if measure is PSNR:
         lines.append(_floor(results))
     lines += [_against_baseline(results, best, measure), _front(rows, measure)]
@@ -35,15 +35,15 @@ def _card(results: Results, group: tuple[float, str]) -> str:
     return f'<article class="card">{head}{text}</article>'
 
 
-def _best(best: Row, measure: Measure) -> str:
+def _best(best: Row, measure: Measure, of: int) -> str:
     value = best.values[measure.key]
     speed = best.values.get(SPEED.key)
     faster = f", {speed.value:.2f}× as fast" if speed else ""
-    what = "closest to un-merged" if measure is PSNR else "least denoiser error"
+    what = "closest to un-merged" if measure is PSNR else "least in denoiser error"
     unit = " dB" if measure is PSNR else ""
     return (
         f'<strong class="big">{value.value:.{measure.digits}f}{unit}</strong> '
-        f"<code>{escape(best.method)}</code> is {what}, interval "
+        f"<code>{escape(best.method)}</code> is {what} of {of}, interval "
         f"[{value.low:.{measure.digits}f}, {value.high:.{measure.digits}f}]{faster}."
     )
 
