@@ -205,8 +205,8 @@ def test_plans_are_reused_with_refresh(name, monkeypatch):
     monkeypatch.setattr(retom.ReToM, "plan", counted)
     pipe, arguments = PIPELINES[name]()
     evaluations = 4 if name == "flux" else 2
-    latents_of(pipe, arguments)
+    latents_of(pipe, arguments, share="level")
     assert len(calls) == evaluations
     calls.clear()
-    latents_of(pipe, arguments, refresh=5)
+    latents_of(pipe, arguments, share="level", refresh=5)
     assert len(calls) < evaluations

@@ -81,8 +81,9 @@ def find_span(
 
 def _given(value: Any) -> Any:  # noqa: ANN401 - whatever the caller passed
     """The value; None for a list of nothing but None, one for each adapter or control."""
-    if isinstance(value, list) and all(item is None for item in cast("list[object]", value)):
-        return None
+    if isinstance(value, list):
+        items = cast("list[Any]", value)
+        return None if all(item is None for item in items) else items
     return value
 
 

@@ -256,11 +256,9 @@ class MergeState:
         if plan is None or plan.batch_size != tokens.shape[0]:
             with torch.no_grad():
                 compared = tokens if score is None else score(tokens)
-            hints = self._hints(level, grid, tokens)
-            if self.shares_plan:
-                plan = method.plan(batch_as_channels(compared), grid, hints).repeated(len(tokens))
-            else:
-                plan = method.plan(compared, grid, hints)
+                compared = batch_as_channels(compared) if self.shares_plan else compared
+            plan = method.plan(compared, grid, self._hints(level, grid, tokens))
+            plan = plan.repeated(len(tokens)) if self.shares_plan else plan
             level.plans[key] = plan
         return plan
 
