@@ -1,7 +1,9 @@
 """The shipped configurations: complete, buildable, callable, and of the published size."""
 
 import json
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -33,6 +35,16 @@ def test_a_configuration_says_what_it_is_and_where_it_is_from(name):
     assert known.source.endswith("config.json")
     assert known.text_tokens_from
     assert known.height % 8 == known.width % 8 == 0
+
+
+def test_the_document_lists_every_configuration():
+    text = (Path(__file__).parents[1] / "docs" / "explain.md").read_text(encoding="utf-8")
+    listed = re.findall(r"^\| `([^`]+)` \| `(\w+)` \| (\S+) \| (\d+) \| (\d+) \|$", text, re.M)
+    shipped = [load_known(name) for name in known_models()]
+    assert [(n, c, int(s), int(t)) for n, c, _, s, t in listed] == [
+        (known.name, known.denoiser, known.height, known.text_tokens) for known in shipped
+    ]
+    assert all(row[2] in known.source for row, known in zip(listed, shipped, strict=True))
 
 
 def shallow(known):
