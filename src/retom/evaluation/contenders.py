@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 DEFAULT_METHODS = (
     "retom",
     "retom:allocation=uniform",
-    "retom:reach=1",
+    "retom:reach=0",
     "retom:merge=representative",
     "random_representative",
     "window_corner",
