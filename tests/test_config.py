@@ -65,7 +65,7 @@ def test_a_configuration_cannot_be_changed():
         ({"levels": 0}, "whole numbers of at least 0, largest grid first; 0 was given"),
         ({"levels": (0, -1)}, "at least 0"),
         ({"levels": "top"}, "'top' was given"),
-        ({"scope": "mlp"}, "scope is one of attention, .*, kv; 'mlp' was given"),
+        ({"scope": "mlp"}, "scope is one of auto, attention, .*, kv; 'mlp' was given"),
         ({"method": "retom"}, r"such as retom.ReToM\(ratio=0.5\); 'retom' was given"),
         ({"method": ReToM}, "method is an object"),
     ],

@@ -3,49 +3,36 @@
 import pytest
 import tiny
 import torch
-from diffusers import (
-    FluxTransformer2DModel,
-    SD3Transformer2DModel,
-    StableDiffusion3Pipeline,
-    UNet2DModel,
-)
+from diffusers import CogVideoXTransformer3DModel, Ideogram4Transformer2DModel, UNet2DModel
 
 import retom
 
 
-def flux():
-    return FluxTransformer2DModel(
+def ideogram():
+    return Ideogram4Transformer2DModel(
         in_channels=4,
         num_layers=1,
-        num_single_layers=1,
         attention_head_dim=8,
         num_attention_heads=1,
-        joint_attention_dim=8,
-        pooled_projection_dim=8,
-        axes_dims_rope=(2, 2, 4),
+        intermediate_size=8,
+        adaln_dim=8,
+        llm_features_dim=8,
+        mrope_section=(2, 1, 1),
     )
 
 
-def sd3():
-    return SD3Transformer2DModel(
-        sample_size=8,
-        in_channels=4,
-        num_layers=1,
-        attention_head_dim=8,
+def video():
+    return CogVideoXTransformer3DModel(
         num_attention_heads=1,
-        joint_attention_dim=8,
-        caption_projection_dim=8,
-        pooled_projection_dim=8,
+        attention_head_dim=16,
+        in_channels=4,
         out_channels=4,
-    )
-
-
-def sd3_pipeline():
-    parts = dict.fromkeys(
-        ["vae", "scheduler", "text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2"]
-    )
-    return StableDiffusion3Pipeline(
-        **parts, text_encoder_3=None, tokenizer_3=None, transformer=sd3()
+        time_embed_dim=2,
+        text_embed_dim=8,
+        num_layers=1,
+        sample_width=8,
+        sample_height=8,
+        sample_frames=9,
     )
 
 
@@ -70,13 +57,12 @@ def unet_of_cross_attention():
 UNSUPPORTED = {
     "number": (lambda: 3, r"int is neither: it has no module named unet or transformer"),
     "nothing": (lambda: None, r"NoneType is neither"),
-    "flux": (
-        flux,
-        r"FluxTransformer2DModel is not supported.*UNet2DConditionModel.*Block classes seen: "
-        r"FluxSingleTransformerBlock, FluxTransformerBlock",
+    "ideogram": (
+        ideogram,
+        r"Ideogram4Transformer2DModel is not supported. Its image tokens stand where an indicator "
+        r"says.*retom.register_block.*Block classes seen: Ideogram4TransformerBlock",
     ),
-    "sd3": (sd3, r"SD3Transformer2DModel is not supported.*JointTransformerBlock"),
-    "sd3 pipeline": (sd3_pipeline, r"SD3Transformer2DModel is not supported"),
+    "video": (video, r"CogVideoXTransformer3DModel is not supported. It draws videos"),
     "vae": (tiny.vae, r"AutoencoderKL is not supported.*DownEncoderBlock2D"),
     "linear layer": (lambda: torch.nn.Linear(2, 2), r"Linear is not supported.*seen: none"),
     "unconditional unet": (unconditional_unet, r"UNet2DModel is not supported.*AttnDownBlock2D"),
@@ -115,7 +101,7 @@ IMPOSSIBLE = {
         retom.BudgetError,
         r"204 of the 256 tokens of a 16x16 grid.*192 at most \(ratio 0\.75\).*window=\(4, 4\)",
     ),
-    "scope": ({"scope": "everything"}, retom.ConfigError, r"scope is one of attention"),
+    "scope": ({"scope": "everything"}, retom.ConfigError, r"scope is one of auto, attention"),
 }
 
 

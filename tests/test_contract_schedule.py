@@ -65,7 +65,7 @@ def test_image_to_image_starts_where_its_noise_says():
 )
 def test_plans_are_made_as_often_as_asked(plans, refresh, expected):
     pipe = tiny.sd_pipeline()
-    retom.apply(pipe, refresh=refresh)
+    retom.apply(pipe, refresh=refresh, share="level")
     tiny.latents(pipe, num_inference_steps=4)
     assert len(plans) == expected
     tiny.latents(pipe, num_inference_steps=4)
@@ -83,7 +83,7 @@ def test_refresh_1_is_a_plan_in_every_call_where_a_step_is_one_call():
 def test_two_evaluations_of_heun_share_a_plan(plans, refresh, expected):
     pipe = tiny.sd_pipeline()
     pipe.scheduler = diffusers.HeunDiscreteScheduler.from_config(pipe.scheduler.config)
-    retom.apply(pipe, refresh=refresh)
+    retom.apply(pipe, refresh=refresh, share="level")
     tiny.latents(pipe, num_inference_steps=3)
     assert len(plans) == expected
 
@@ -119,7 +119,7 @@ def test_an_error_leaves_no_plan_to_reuse(where):
 
 def test_windows_alternate_between_timesteps(plans):
     pipe = tiny.sd_pipeline()
-    retom.apply(pipe, alternate=True)
+    retom.apply(pipe, alternate=True, share="level")
     with tiny.tokens_seen(pipe.unet) as seen:
         tiny.latents(pipe, num_inference_steps=4)
     assert plans == [0, 1, 0, 1]
@@ -128,7 +128,7 @@ def test_windows_alternate_between_timesteps(plans):
 
 def test_refresh_at_another_size_or_batch_plans_again(plans):
     model = tiny.sd15_unet()
-    retom.apply(model, refresh=9)
+    retom.apply(model, refresh=9, share="level")
     for step, options in enumerate(({}, {}, {"size": (8, 16)}, {"size": (16, 8)}, {"batch": 1})):
         arguments = tiny.inputs(**options)
         tiny.call(model, arguments, timestep=torch.tensor(900 - step))
@@ -206,7 +206,7 @@ def test_the_mask_of_an_inpainting_pipeline_serves():
 
 def test_multiscale_cannot_protect():
     model = tiny.sd15_unet()
-    handle = retom.apply(model, allocation="multiscale")
+    handle = retom.apply(model, allocation="multiscale", reach=0)
     handle.protect(torch.eye(16))
     with pytest.raises(ConfigError, match="cannot protect tokens"):
         tiny.call(model, tiny.inputs())

@@ -31,7 +31,7 @@ class Spy:
         self.input = args[0]
 
     def _note_plan(self, *_):
-        self.plan = self.handle._state.in_flight[0]
+        self.plan = self.handle._state.in_flight.plan
 
     def compared(self, score):
         choices = {"input": self.input, "block": self.raw}

@@ -18,7 +18,7 @@ def kept(model, timestep=500, **options):
 
 IMPOSSIBLE = {
     "too much protected": {},
-    "an allocation that cannot protect": {"allocation": "multiscale"},
+    "an allocation that cannot protect": {"allocation": "multiscale", "reach": 0},
 }
 
 

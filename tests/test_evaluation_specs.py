@@ -97,7 +97,7 @@ def test_configurations_stand_beside_methods_as_they_are():
 
 def test_nothing_is_compared_with_itself():
     with pytest.raises(ConfigError, match="named twice"):
-        contenders(["retom", "retom:reach=0"], settings())
+        contenders(["retom", "retom:reach=1"], settings())
 
 
 def test_tomesd_takes_turns_with_an_even_number_of_prompts():

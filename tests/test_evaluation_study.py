@@ -145,10 +145,10 @@ def test_a_changed_setting_is_measured_anew_and_the_old_one_stays(whole):
 def test_another_method_adds_to_what_is_there(whole):
     _, _, folder = whole
     before = contents(folder)
-    more, pieces = run(folder, methods=[*METHODS, "retom:reach=1"], stages=["screening"])
+    more, pieces = run(folder, methods=[*METHODS, "retom:reach=0"], stages=["screening"])
     assert before.items() <= contents(folder).items()
     assert [what for stage, what, done, _ in pieces if stage == "screening" and done] == [
-        "done before", "done before", "done before", "retom:reach=1 · 0.5 · attention"
+        "done before", "done before", "done before", "retom:reach=0 · 0.5 · attention"
     ]  # fmt: skip
     assert len(more.merged) == 4
 

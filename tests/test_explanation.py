@@ -6,7 +6,7 @@ import json
 import pytest
 import tiny
 import torch
-from diffusers import FluxTransformer2DModel
+from diffusers import FluxTransformer2DModel, SanaControlNetModel
 from torch.utils.flop_counter import FlopCounterMode
 
 import retom
@@ -37,11 +37,14 @@ def asked(model, **options):
     return retom.explain(model, **options)
 
 
-def counted(model, arguments, **options):
+def counted(model, arguments, grid=None, **options):
     """FLOPs of a real merged call on the meta device."""
     twin = meta_copy(model)
-    with retom.applied(twin, **options), torch.no_grad(), FlopCounterMode(display=False) as counter:
-        twin(**on_meta(arguments))
+    with retom.applied(twin, **options) as handle:
+        if grid:
+            handle.set_grid(*grid)
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            twin(**on_meta(arguments))
     return counter.get_total_flops()
 
 
@@ -262,7 +265,7 @@ def tiny_flux():
     )
 
 
-def test_a_transformer_is_counted_whether_it_merges_or_not():
+def test_a_transformer_is_counted_by_hand_and_merged_as_in_a_real_call():
     """16x16 tokens and 5 of text attend together, in 3 blocks of width 16."""
     model = tiny_flux()
     answer = retom.explain(model, height=256, width=256, text_tokens=TEXT)
@@ -273,13 +276,52 @@ def test_a_transformer_is_counted_whether_it_merges_or_not():
     # a single block has no output projection of attention alone: it is one with the MLP's
     assert answer.layers[1].flops.projections == joint * 3 // 4
     assert answer.layers[1].flops.mlp == 2 * (4 + 5) * (256 + TEXT) * 16**2
-    try:
+    assert (answer.unsupported, answer.scope) == ("", "block")
+    assert [(x.tokens, x.kept, str(x.grid)) for x in answer.layers] == [(256, 128, "16x16")] * 3
+    assert [x.flops_kept.attention for x in answer.layers] == [4 * (128 + TEXT) ** 2 * 16] * 3
+    inputs = make_inputs(model, family_of(model), (32, 32), TEXT)
+    merged = counted(model, inputs, grid=(16, 16))
+    assert answer.ceiling("block").flops == merged
+    assert answer.ceiling("block").speedup == answer.flops / merged > 1
+    assert "merges in scope block" in answer.ceiling("attention").refusal
+
+
+def test_a_transformer_is_explained_with_inputs_of_a_real_call():
+    """Positions are read before they lose their values."""
+    model = tiny_flux()
+    inputs = make_inputs(model, family_of(model), (32, 32), TEXT)
+    given = {k: torch.zeros_like(v, device="cpu") if v.is_meta else v for k, v in inputs.items()}
+    answer = retom.explain(model, inputs=given)
+    by_size = retom.explain(model, height=256, width=256, text_tokens=TEXT)
+    assert answer.ceilings == by_size.ceilings
+    assert answer.layers == by_size.layers
+
+
+def test_a_family_without_rows_is_counted_un_merged():
+    model = SanaControlNetModel(
+        in_channels=4,
+        num_attention_heads=2,
+        attention_head_dim=8,
+        num_layers=2,
+        num_cross_attention_heads=2,
+        cross_attention_head_dim=8,
+        cross_attention_dim=16,
+        caption_channels=16,
+        sample_size=8,
+    )
+    with pytest.raises(UnsupportedModelError) as refusal:
         layout_of(model)
-        expected = ""
-    except UnsupportedModelError as error:
-        expected = str(error)
-    assert answer.unsupported == expected
-    assert bool(answer.ceilings) == (not expected)
+    inputs = {
+        "hidden_states": torch.zeros(1, 4, 8, 8),
+        "encoder_hidden_states": torch.zeros(1, TEXT, 16),
+        "controlnet_cond": torch.zeros(1, 4, 8, 8),
+        "timestep": torch.tensor([500]),
+    }
+    answer = retom.explain(model, inputs=inputs)
+    assert answer.unsupported == str(refusal.value)
+    assert answer.ceilings == ()
+    assert all(x.level is None and not x.merges for x in answer.layers)
+    assert answer.layers
 
 
 def test_positions_are_real_numbers_in_raster_order():

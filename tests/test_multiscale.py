@@ -55,7 +55,7 @@ def cases(draw):
 @settings(max_examples=60, deadline=None)
 def test_plans_equal_the_slow_loop(case):
     grid, window, budget, x = case
-    method = ReToM(ratio=budget / grid.num_tokens, window=window, allocation="multiscale")
+    method = ReToM(ratio=budget / grid.num_tokens, window=window, allocation="multiscale", reach=0)
     plan = method.plan(x, grid)
     assert plan.num_kept == grid.num_tokens - budget
     for item, tokens in enumerate(x):
@@ -68,7 +68,7 @@ def test_a_flat_corner_collapses_as_one_large_window():
     x = torch.randn(1, 64, 16, generator=torch.Generator().manual_seed(0))
     field = x.reshape(8, 8, 16)
     field[:4, 4:] = field[0, 4]
-    plan = ReToM(ratio=30 / 64, allocation="multiscale").plan(x, grid)
+    plan = ReToM(ratio=30 / 64, allocation="multiscale", reach=0).plan(x, grid)
     standing = [token for token, other in enumerate(range(64)) if other in plan.kept[0].tolist()]
     corner = [t for t in standing if t // 8 < 4 and t % 8 >= 4]
     assert len(corner) == 1
@@ -78,9 +78,9 @@ def test_it_reaches_further_than_its_small_windows():
     grid = Grid(8, 8)
     with pytest.raises(BudgetError):
         ReToM(ratio=0.8).num_removed(grid)
-    assert ReToM(ratio=0.9375, allocation="multiscale").num_removed(grid) == 60
+    assert ReToM(ratio=0.9375, allocation="multiscale", reach=0).num_removed(grid) == 60
     with pytest.raises(BudgetError):
-        ReToM(ratio=0.96, allocation="multiscale").num_removed(grid)
+        ReToM(ratio=0.96, allocation="multiscale", reach=0).num_removed(grid)
 
 
 def test_reach_is_refused():

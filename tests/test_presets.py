@@ -33,7 +33,7 @@ def test_every_preset_draws(name, size):
     model = tiny.sd15_unet()
     unmerged = tiny.call(model, tiny.inputs(size=size))
     handle = retom.apply(model, preset=name)
-    assert handle.config == Config.preset(name)
+    assert handle.config == Config.preset(name).with_options(scope="attention")
     assert not torch.equal(tiny.call(model, tiny.inputs(size=size)), unmerged)
 
 
@@ -56,8 +56,9 @@ def test_paper_is_the_form_that_the_paper_states():
 
 def test_options_go_on_top_of_a_preset():
     with retom.applied(tiny.sd15_unet(), preset="paper", ratio=0.3, scope="kv") as handle:
-        expected = ReToM(ratio=0.3, allocation="multiscale", merge="representative")
-        assert handle.config == Config(method=expected, refresh=(0.5,), scope="kv")
+        expected = ReToM(ratio=0.3, allocation="multiscale", reach=0, merge="representative")
+        others = {"refresh": (0.5,), "share": "level", "size_weighted": False}
+        assert handle.config == Config(method=expected, scope="kv", **others)
 
 
 def test_an_unknown_preset_is_refused_with_the_known_ones():

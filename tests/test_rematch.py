@@ -81,7 +81,7 @@ def test_protected_tokens_are_not_joined():
 def test_broken_tokens_still_give_a_valid_plan():
     x = torch.zeros(1, 16, 3)
     x[0, 3], x[0, 7] = float("nan"), float("inf")
-    plan = ReToM(ratio=0.5, rematch=True, allocation="multiscale").plan(x, Grid(4, 4))
+    plan = ReToM(ratio=0.5, rematch=True, allocation="multiscale", reach=0).plan(x, Grid(4, 4))
     assert plan.num_kept == 8
     assert torch.equal(plan.slot[0, plan.kept[0]], torch.arange(8))
 

@@ -3,7 +3,7 @@
 ```python
 import retom
 
-handle = retom.apply(pipe, ratio=0.5)  # a diffusers pipeline or its UNet
+handle = retom.apply(pipe, ratio=0.5)  # a diffusers pipeline or its denoiser
 image = pipe("a red apple").images[0]  # nothing else changes
 print(handle.summary())
 handle.remove()
@@ -16,6 +16,7 @@ from retom import methods
 from retom.config import Config
 from retom.errors import (
     AlreadyAppliedError,
+    BlockSpecError,
     BudgetError,
     ConfigError,
     MissingExtraError,
@@ -29,6 +30,11 @@ from retom.explanation import Explanation, explain
 from retom.grid import Grid
 from retom.handle import Handle, applied, apply, handle_of
 from retom.methods import ReToM
+from retom.models.denoiser import DenoiserSpec
+from retom.models.grids import FeatureMap, Ids, Shapes
+from retom.models.layout import Timestep
+from retom.models.registry import register_block, unregister_block
+from retom.models.spec import Along, BlockSpec, Refusal
 from retom.plan import Plan
 from retom.rules import Rule
 from retom.summary import Summary
@@ -39,22 +45,31 @@ if _typing.TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Along",
     "AlreadyAppliedError",
+    "BlockSpec",
+    "BlockSpecError",
     "BudgetError",
     "Config",
     "ConfigError",
+    "DenoiserSpec",
     "Explanation",
+    "FeatureMap",
     "Grid",
     "Handle",
+    "Ids",
     "MissingExtraError",
     "ModelError",
     "OutputError",
     "Plan",
     "ReToM",
+    "Refusal",
     "RetomError",
     "Rule",
     "ShapeError",
+    "Shapes",
     "Summary",
+    "Timestep",
     "UnsupportedModelError",
     "applied",
     "apply",
@@ -62,6 +77,8 @@ __all__ = [
     "explain",
     "handle_of",
     "methods",
+    "register_block",
+    "unregister_block",
 ]
 
 _LATER = {"check": "retom.evaluation.checking"}

@@ -7,31 +7,78 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 
 from retom.errors import ConfigError
-from retom.rules import TRAINING_TIMESTEPS
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from retom.models.layout import Timestep
     from retom.token_plan import TokenPlan
 
 Args = tuple[Any, ...]
 Kwargs = dict[str, Any]
 
 
-def noise_level(timestep: object) -> float:
-    """The timestep of a call over those of training; waits for the device that it is on.
+def noise_level(value: object, timestep: Timestep) -> float:
+    """The noise level of a call, 1 for pure noise; waits for the device that it is on.
 
     Raises:
         ConfigError: The pictures of the call have different timesteps.
     """
-    read = torch.as_tensor(cast("Any", timestep)).detach().reshape(-1)
+    read = torch.as_tensor(cast("Any", value)).detach().reshape(-1)
     values = cast("list[float]", read.tolist())
     if any(value != values[0] for value in values):
         raise ConfigError(
             "Rules by noise, refresh and importance need one timestep for all pictures of a call; "
             f"{len(set(values))} different ones were given."
         )
-    return values[0] / TRAINING_TIMESTEPS
+    return (values[0] - timestep.clean) / (timestep.noisy - timestep.clean)
+
+
+def bind(parameters: tuple[str, ...], args: Args, kwargs: Kwargs) -> dict[str, Any]:
+    """The arguments by name; those left to their defaults are absent."""
+    return {**dict(zip(parameters, args, strict=False)), **kwargs}
+
+
+def read_path(
+    parameters: tuple[str, ...], args: Args, kwargs: Kwargs, keys: tuple[str, ...]
+) -> Any:  # noqa: ANN401 - whatever the caller passed
+    """What stands at a path in the arguments; None where nothing does."""
+    value = bind(parameters, args, kwargs).get(keys[0])
+    for key in keys[1:]:
+        if isinstance(value, dict):
+            value = cast("dict[str, Any]", value).get(key)
+        elif isinstance(value, (tuple, list)) and key.isdecimal():
+            value = cast("list[Any]", value)[int(key)]
+        else:
+            value = getattr(cast("object", value), key, None)
+    return value
+
+
+def with_path(
+    parameters: tuple[str, ...],
+    args: Args,
+    kwargs: Kwargs,
+    keys: tuple[str, ...],
+    value: object,
+) -> tuple[Args, Kwargs]:
+    """The arguments with another value at a path that exists; the caller's own stay as they are."""
+    name = keys[0]
+    position = parameters.index(name) if name in parameters else len(args)
+    if position < len(args):
+        value = _replaced(args[position], keys[1:], value)
+        return (*args[:position], value, *args[position + 1 :]), kwargs
+    return args, {**kwargs, name: _replaced(kwargs[name], keys[1:], value)}
+
+
+def _replaced(holder: object, keys: tuple[str, ...], value: object) -> object:
+    if not keys:
+        return value
+    if isinstance(holder, dict):
+        held = cast("dict[str, Any]", holder)
+        return {**held, keys[0]: _replaced(held[keys[0]], keys[1:], value)}
+    items = list(cast("list[Any]", holder))
+    items[int(keys[0])] = _replaced(items[int(keys[0])], keys[1:], value)
+    return items if isinstance(holder, list) else tuple(items)
 
 
 def first_input(args: Args, kwargs: Kwargs, name: str) -> Tensor:

@@ -7,7 +7,11 @@ image-to-image starts.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
+
+from retom.errors import ConfigError
 
 Refresh = int | tuple[float, ...] | None
 
@@ -73,3 +77,17 @@ class Clock:
         if isinstance(refresh, int):
             return self._steps % refresh == 0
         return any(noise <= level < before for level in refresh)
+
+
+def check_refresh(refresh: object) -> Refresh:
+    """Return ``refresh``, levels from high to low, or raise with what is allowed."""
+    if refresh is None or (type(refresh) is int and refresh >= 1):
+        return refresh
+    if isinstance(refresh, (tuple, list)) and refresh:
+        levels = tuple(cast("Sequence[object]", refresh))
+        if all(type(x) in (int, float) and 0 <= cast("float", x) <= 1 for x in levels):
+            return tuple(sorted((float(cast("float", x)) for x in levels), reverse=True))
+    raise ConfigError(
+        "refresh is None (plans in every call), a whole number of timesteps of at least 1, or "
+        f"noise levels between 0 and 1 such as (0.9, 0.5); {refresh!r} was given."
+    )

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
 from retom.checks import check_choice
-from retom.clock import Refresh
+from retom.clock import Refresh, check_refresh
 from retom.errors import ConfigError
 from retom.methods import Method, ReToM
 from retom.presets import preset_of
@@ -26,7 +26,7 @@ from retom.rules import (
     method_with,
 )
 
-Scope = Literal["attention", "attention+mlp", "block", "kv"]
+Scope = Literal["auto", "attention", "attention+mlp", "block", "kv"]
 SCOPES: tuple[str, ...] = get_args(Scope)
 Sharing = Literal["level", "layer"]
 SHARINGS: tuple[str, ...] = get_args(Sharing)
@@ -43,11 +43,13 @@ class Config:
 
     Args:
         method: Which tokens merge into which.
-        scope: The layers that run on fewer tokens. ``attention``: self-attention, its input merged
-            and its output un-merged, as in the paper (arXiv:2507.12771). ``attention+mlp``: the MLP
-            as well, on its own merged input. ``block``: the whole transformer block with its text
-            attention, x + U(g(M x) - M x), so that detail survives in the residual. ``kv``: only
-            keys and values of self-attention; every token still asks.
+        scope: The layers that run on fewer tokens. ``auto``: ``attention`` in a UNet and ``block``
+            in a transformer; applying puts the one meant in its place. ``attention``:
+            self-attention, its input merged and its output un-merged, as in the paper
+            (arXiv:2507.12771). ``attention+mlp``: the MLP as well, on its own merged input.
+            ``block``: the whole transformer block with its text attention, x + U(g(M x) - M x), so
+            that detail survives in the residual. ``kv``: only keys and values of self-attention;
+            every token still asks.
         levels: Which attention levels merge, counted from the largest grid on which the model has
             self-attention: (0,) is that grid alone, (0, 1) the next smaller one too, ``"all"``
             every level. SDXL's first level has no attention at all; its level 0 is the one below.
@@ -81,7 +83,7 @@ class Config:
     """
 
     method: Method = field(default_factory=ReToM)
-    scope: Scope = "attention"
+    scope: Scope = "auto"
     levels: Levels = (0,)
     rules: tuple[Rule, ...] = ()
     refresh: Refresh = None
@@ -96,7 +98,7 @@ class Config:
         check_choice("score", self.score, SCORES)
         object.__setattr__(self, "levels", check_levels(self.levels))
         object.__setattr__(self, "rules", _check_rules(self.rules))
-        object.__setattr__(self, "refresh", _check_refresh(self.refresh))
+        object.__setattr__(self, "refresh", check_refresh(self.refresh))
         if type(self.size_weighted) is not bool and self.size_weighted != "auto":
             raise ConfigError(
                 f"size_weighted is True, False or 'auto'; {self.size_weighted!r} was given."
@@ -142,7 +144,8 @@ class Config:
         """Whether attention is weighted by the sizes of merged tokens.
 
         With ``size_weighted="auto"`` it is for ReToM and its like, and not for methods whose
-        papers do without.
+        papers do without; nor in scope ``block``. Of scope ``auto`` it says what holds in a UNet,
+        until applying puts the scope that is meant in its place.
         """
         if self.size_weighted == "auto":
             return self.scope != "block" and getattr(self.method, "weighs_by_size", False)
@@ -290,16 +293,3 @@ def _check_against_scope(config: Config) -> None:
             "scope='kv' merges keys and values alone, and nothing is un-merged. Use "
             "unmerge='copy', or another scope."
         )
-
-
-def _check_refresh(refresh: object) -> Refresh:
-    if refresh is None or (type(refresh) is int and refresh >= 1):
-        return refresh
-    if isinstance(refresh, (tuple, list)) and refresh:
-        levels = tuple(cast("Sequence[object]", refresh))
-        if all(type(x) in (int, float) and 0 <= cast("float", x) <= 1 for x in levels):
-            return tuple(sorted((float(cast("float", x)) for x in levels), reverse=True))
-    raise ConfigError(
-        "refresh is None (plans in every call), a whole number of timesteps of at least 1, or "
-        f"noise levels between 0 and 1 such as (0.9, 0.5); {refresh!r} was given."
-    )

@@ -4,6 +4,7 @@
 RetomError
 ├── ConfigError            (ValueError)  an option that is unknown or out of its range
 │   └── BudgetError                      a ratio that the windows of a grid cannot reach
+├── BlockSpecError         (AssertionError) a row that does not describe its block
 ├── ShapeError             (ValueError)  tokens and grid disagree
 ├── MetricError           (ValueError)  samples that a metric cannot measure
 ├── UnsupportedModelError  (TypeError)   nothing in this object can merge tokens
@@ -27,6 +28,10 @@ class ConfigError(RetomError, ValueError):
 
 class BudgetError(ConfigError):
     """The ratio asks for more tokens than the windows of a grid can give up."""
+
+
+class BlockSpecError(RetomError, AssertionError):
+    """A row of :class:`retom.BlockSpec` does not describe its block."""
 
 
 class ShapeError(RetomError, ValueError):

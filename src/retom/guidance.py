@@ -31,14 +31,22 @@ class Guidance:
         """Begin another picture."""
         self.difference = None
 
-    def comes(self, sample: Tensor) -> None:
+    def comes(self, sample: object) -> None:
         """Look at a call's input, (B, C, height, width), before it; waits for its device.
 
         That a batch holds both halves is not read off its size: both get the same noisy latents.
 
         Raises:
-            ConfigError: The call does not hold both halves of guidance.
+            ConfigError: The input is no feature map, or does not hold both halves of guidance.
         """
+        if not isinstance(sample, torch.Tensor) or sample.ndim != 4:
+            kind = type(sample).__name__
+            if isinstance(sample, torch.Tensor):
+                kind = f"a tensor of shape {tuple(sample.shape)}"
+            raise ConfigError(
+                "Importance needs a denoiser whose input is a tensor (batch, channels, height, "
+                f"width); this one was given {kind}. Use another method."
+            )
         half = len(sample) // 2
         if len(sample) % 2 or not torch.equal(sample[:half], sample[half:]):
             raise ConfigError(

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 from retom.config import Config
 from retom.errors import AlreadyAppliedError, ConfigError
+from retom.flops import block_flops
+from retom.grid import Grid
 from retom.hooks import attach, owner_of
 from retom.models import find_denoiser, find_entry, layout_of
 from retom.protection import read_mask
+from retom.settling import settled
 from retom.state import LevelState, MergeState
 from retom.summary import Summary, summarise
 
@@ -37,6 +41,7 @@ class Handle:
         self._state = MergeState(
             config=config,
             levels={number: LevelState() for number in layout.levels},
+            shares_plan=layout.shares_plan,
             seen=dict.fromkeys(layout.levels),
         )
         self._state.set_methods()
@@ -77,8 +82,7 @@ class Handle:
             AlreadyAppliedError: The handle was removed.
         """
         self._require_applied()
-        config = self.config.with_options(**options)
-        _check_reachable(config, self._layout)
+        config = settled(self.config.with_options(**options), self._layout)
         self._state.config = config
         self.reset()
 
@@ -98,6 +102,40 @@ class Handle:
         self._require_applied()
         self._state.protect(None if mask is None else read_mask(mask))
 
+    def set_grid(self, height: int | None, width: int | None = None) -> None:
+        """Name the token grid of a denoiser whose arguments tell it by ids alone.
+
+        Needed only where the ids cannot be read: inside a graph that ``torch.compile`` made of the
+        whole denoiser after merging was applied, or where ids are not in raster order.
+
+        Args:
+            height: Rows of tokens of the picture that is drawn; None reads the ids again.
+            width: Columns of tokens.
+
+        Raises:
+            ConfigError: The denoiser tells its grid by sizes, or the grid is none.
+            BudgetError: The ratio is out of the grid's reach.
+        """
+        self._require_applied()
+        if self._layout.reads_values is None:
+            raise ConfigError(
+                f"{type(self._denoiser).__name__} tells its grid by the sizes of its arguments in "
+                "every call; set_grid is for those that are given ids."
+            )
+        if height is None and width is None:
+            self._state.fixed_grid = None
+            return
+        if type(height) is not int or type(width) is not int or min(height, width) < 1:
+            raise ConfigError(
+                "set_grid takes height and width in tokens, two whole numbers of at least 1, or "
+                f"None; {height!r} and {width!r} were given."
+            )
+        grid = Grid(height, width)
+        for method in self.config.methods(0):
+            method.num_removed(grid)
+        self._state.fixed_grid = grid
+        self._state.forget()
+
     def reset(self) -> None:
         """Forget all plans, the clock and the grids seen.
 
@@ -110,6 +148,8 @@ class Handle:
         self._state.guidance.forget()
         self._state.set_methods()
         self._state.seen.update(dict.fromkeys(self._layout.levels))
+        self._state.read_grids = None
+        self._state.calls.clear()
 
     def remove(self) -> None:
         """Take merging off: outputs are bit-exact as before, no hook or attribute is left.
@@ -121,6 +161,8 @@ class Handle:
         self._removables = []
         self._state.end()
         self._state.forget()
+        self._state.read_grids = None
+        self._state.calls.clear()
 
     def summary(self) -> Summary:
         """What merges where: tokens before and after, and the share of self-attention FLOPs saved.
@@ -134,6 +176,7 @@ class Handle:
             self._layout,
             enabled=self.enabled,
             seen=self._state.seen,
+            counted=partial(block_flops, self._layout, self._state),
         )
 
     def __repr__(self) -> str:
@@ -195,7 +238,7 @@ def apply(
     config = (config or Config()).with_options(**options)
     denoiser = find_denoiser(target)
     layout = layout_of(denoiser)
-    _check_reachable(config, layout)
+    config = settled(config, layout)
     previous = handle_of(denoiser)
     if previous is not None:
         if not replace:
@@ -232,19 +275,3 @@ def handle_of(target: object) -> Handle | None:
     """The handle of the merging that is applied to ``target``, or None."""
     owner = owner_of(find_denoiser(target))
     return owner if isinstance(owner, Handle) else None
-
-
-def _check_reachable(config: Config, layout: Layout) -> None:
-    """Refuse levels that do not exist, and a ratio that the default size cannot reach."""
-    named = [config.levels, *(rule.levels for rule in config.rules)]
-    missing = sorted(
-        {level for levels in named if levels != "all" for level in levels} - set(layout.levels)
-    )
-    if missing:
-        raise ConfigError(
-            f"This model has attention on levels {', '.join(map(str, layout.levels))}, largest "
-            f"grid first; level {', '.join(map(str, missing))} was given."
-        )
-    for level, grid in (layout.default_grids or {}).items():
-        for method in config.methods(level):
-            method.num_removed(grid)

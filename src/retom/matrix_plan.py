@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from retom.token_plan import TokenPlan
+from retom.token_plan import TokenPlan, repeated_rows
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -117,6 +117,22 @@ class MatrixPlan(TokenPlan):
         slots = self.up.to(y.dtype) @ merged.reshape(*self.down.shape[:3], -1)
         rows = slots.reshape(-1, y.shape[-1]).index_select(0, self.token_rows)
         return rows.reshape(self.batch_size, self.num_tokens, y.shape[-1])
+
+    def repeated(self, batch: int) -> MatrixPlan:
+        """See :meth:`TokenPlan.repeated`."""
+        if batch == 1:
+            return self
+        products, slots = self.product_rows.numel(), self.slot_rows.numel()
+        return MatrixPlan(
+            kept=self.kept.expand(batch, -1),
+            down=self.down.expand(batch, -1, -1, -1),
+            up=self.up.expand(batch, -1, -1, -1),
+            log_mass=self.log_mass.expand(batch, -1),
+            slot_rows=repeated_rows(self.slot_rows, batch, self.num_tokens),
+            kept_rows=repeated_rows(self.kept_rows, batch, products),
+            product_rows=repeated_rows(self.product_rows, batch, self.num_kept),
+            token_rows=repeated_rows(self.token_rows, batch, slots),
+        )
 
 
 def _count_up(like: Tensor) -> Tensor:

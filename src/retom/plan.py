@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal, cast, get_args
 import torch
 from torch.nn.functional import embedding_bag
 
-from retom.token_plan import TokenPlan
+from retom.token_plan import TokenPlan, repeated_rows
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -130,6 +130,21 @@ class Plan(TokenPlan):
         self.check(y, self.num_kept, "unmerge")
         rows = y.reshape(-1, y.shape[-1]).index_select(0, self.slot_rows)
         return rows.reshape(self.batch_size, self.num_tokens, y.shape[-1])
+
+    def repeated(self, batch: int) -> Plan:
+        """See :meth:`TokenPlan.repeated`."""
+        if batch == 1:
+            return self
+        num_tokens, num_kept = self.num_tokens, self.num_kept
+        return Plan(
+            kept=self.kept.expand(batch, -1),
+            slot=self.slot.expand(batch, -1),
+            kept_rows=repeated_rows(self.kept_rows, batch, num_tokens),
+            slot_rows=repeated_rows(self.slot_rows, batch, num_kept),
+            member_rows=repeated_rows(self.member_rows, batch, num_tokens),
+            member_start=repeated_rows(self.member_start, batch, num_tokens),
+            mode=self.mode,
+        )
 
     def _mean(self, rows: Tensor) -> Tensor:
         """Mean of the members of every kept token, (B N, C) -> (B K, C), accumulated in float32.

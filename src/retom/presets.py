@@ -2,9 +2,9 @@
 
 None of them is validated on real weights, by which Stable Diffusion's or SDXL's are meant: those
 were not at hand. What was measured on the model that comes along stands beside each; the numbers
-are those of ``benchmarks/results/presets.md`` (bundled model, 32 prompts, 8 steps, guidance 4, level
-0: relative error of the denoiser's output, and PSNR of pictures to the un-merged ones; tomesd at
-ratio 0.5: 0.113 and 21.5 dB).
+are those of ``benchmarks/results/presets.md`` (bundled model, 32 prompts, 8 steps, guidance 4,
+level 0: relative error of the denoiser's output, and PSNR of pictures to the un-merged ones; tomesd
+at ratio 0.5: 0.113 and 21.5 dB).
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ PRESETS: dict[str, Preset] = {
         "timesteps are not published and are ours",
         "error 0.257, 18.4 dB",
         ReToM(ratio=0.5, allocation="multiscale", reach=0, merge="representative"),
-        {"refresh": (0.5,), "share": "level", "size_weighted": False},
+        {"scope": "attention", "refresh": (0.5,), "share": "level", "size_weighted": False},
     ),
 }
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
 from retom.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from torch import nn
 
 
@@ -21,19 +19,6 @@ def refuse_fused_projections(attention: nn.Module) -> None:
         raise ConfigError(
             "scope='kv' needs separate projections for keys and values, but this model's are "
             "fused. Call unfuse_qkv_projections() first, or use scope='attention'."
-        )
-
-
-def refuse_adapter_masks(kwargs: Mapping[str, Any]) -> None:
-    """For scope ``block``: an IP-Adapter finds the grid of its masks by the number of tokens."""
-    adapters = cast("dict[str, object]", kwargs.get("cross_attention_kwargs") or {})
-    masks = cast("Any", adapters.get("ip_adapter_masks"))
-    if isinstance(masks, list):  # one for every adapter, None for those without
-        masks = next((mask for mask in cast("list[Any]", masks) if mask is not None), None)
-    if masks is not None:
-        raise ConfigError(
-            "scope='block' moves the tokens that the masks of an IP-Adapter speak of. Use "
-            "scope='attention' or 'attention+mlp', or no ip_adapter_masks."
         )
 
 

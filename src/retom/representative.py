@@ -26,6 +26,19 @@ def unit_tokens(tokens: Tensor, windows: Windows) -> Tensor:
     return gathered * scale
 
 
+def batch_as_channels(tokens: Tensor) -> Tensor:
+    """Tokens (B, N, C) as those of one picture, (1, N, B C), for a plan that a batch shares.
+
+    Each token is brought to length one before, so that the cosine of two of the new tokens is the
+    mean over the batch of the cosines of the old. One picture stays as it is.
+    """
+    batch, num_tokens, _ = tokens.shape
+    if batch == 1:
+        return tokens
+    unit = torch.nn.functional.normalize(tokens.float(), dim=-1)
+    return unit.transpose(0, 1).reshape(1, num_tokens, -1)
+
+
 def most_similar_on_average(unit: Tensor, windows: Windows, eligible: Tensor | None) -> Tensor:
     """Elect in each window the token of the highest average similarity to the window's tokens.
 

@@ -15,9 +15,6 @@ if TYPE_CHECKING:
 
 Levels = tuple[int, ...] | Literal["all"]
 
-TRAINING_TIMESTEPS = 1000
-"""Timesteps of the schedules that the supported denoisers were trained with; noise level 1."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Rule:
@@ -27,8 +24,9 @@ class Rule:
         method: What merges there; None to run un-merged.
         levels: Attention levels, as in :class:`retom.Config`.
         noise: (low, high): the rule holds where low <= noise level <= high, with the noise level a
-            call's timestep over the 1000 timesteps of training: 1 is pure noise, 0 the picture. Not
-            the step's number, because image-to-image starts midway.
+            call's timestep over the 1000 timesteps of training (or what its family has for that): 1
+            is pure noise, 0 the picture. Not the step's number, because image-to-image starts
+            midway.
 
     Raises:
         ConfigError: An option is out of its range.

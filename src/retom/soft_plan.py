@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch.nn.functional import embedding_bag
 
-from retom.token_plan import TokenPlan
+from retom.token_plan import TokenPlan, repeated_rows
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -115,6 +115,18 @@ class SoftPlan(TokenPlan):
         weights = self.weights.to(y.dtype)
         mixed = embedding_bag(self.rows, merged, mode="sum", per_sample_weights=weights)
         return mixed.reshape(self.batch_size, self.num_tokens, y.shape[-1])
+
+    def repeated(self, batch: int) -> SoftPlan:
+        """See :meth:`TokenPlan.repeated`."""
+        if batch == 1:
+            return self
+        plan = self.plan.repeated(batch)
+        return SoftPlan(
+            plan=plan,
+            kept=plan.kept,
+            rows=repeated_rows(self.rows, batch, self.num_kept),
+            weights=self.weights.repeat(batch, 1),
+        )
 
 
 def _asked(grid: Grid, device: torch.device) -> Tensor:

@@ -13,13 +13,17 @@ from retom.errors import ConfigError, ShapeError
 from retom.guidance import Guidance
 from retom.hints import Hints
 from retom.protection import protected_tokens
+from retom.representative import batch_as_channels
+from retom.shapes import as_shapes, same_shapes
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from retom.calls import Args, Kwargs
     from retom.config import Config
     from retom.grid import Grid
     from retom.methods import Method
+    from retom.span import Span
     from retom.token_plan import TokenPlan
 
 Score = Callable[["Tensor"], "Tensor"]
@@ -45,12 +49,12 @@ class MergedBlock:
 
     Attributes:
         plan: Spreads back what the block adds.
-        tokens: Its input before merging, (B, N, C).
-        merged: Its input after merging, (B, K, C).
+        span: Its tokens before merging, and where the image stands among them.
+        merged: The image's tokens after merging, (B, K, C).
     """
 
     plan: TokenPlan
-    tokens: Tensor
+    span: Span
     merged: Tensor
 
 
@@ -91,10 +95,15 @@ class MergeState:
     Attributes:
         config: What to merge; replaced as a whole by ``Handle.update``.
         levels: Every attention level of the denoiser.
+        shares_plan: Whether the pictures of a batch share one plan.
         enabled: The user's switch.
         running: Whether a call of the denoiser is under way and merging is on in it.
         prepared: Whether :meth:`prepare` ran for the coming call.
         in_flight: What is running on merged tokens; None between layers.
+        references: Tokens of reference pictures that follow those of the picture that is drawn.
+        fixed_grid: Grid that the user named for a denoiser whose arguments hide it.
+        read_grids: Grids read from values, and the tensor that they were read from.
+        calls: Arguments of each layer's last call that merged, on the meta device, for counting.
         clock: Timesteps of the picture being drawn.
         mask: Pixels or latents to protect, bool (height, width) on the CPU; None for none.
         guidance: What the last call of the picture being drawn said, for methods that ask.
@@ -104,10 +113,15 @@ class MergeState:
 
     config: Config
     levels: dict[int, LevelState]
+    shares_plan: bool = False
     enabled: bool = True
     running: bool = False
     prepared: bool = False
     in_flight: MergedLayer | MergedBlock | None = None
+    references: int = 0
+    fixed_grid: Grid | None = None
+    read_grids: tuple[object, dict[int, Grid]] | None = None
+    calls: dict[str, tuple[Args, Kwargs]] = field(default_factory=dict)
     clock: Clock = field(default_factory=Clock)
     mask: Tensor | None = None
     guidance: Guidance = field(default_factory=Guidance)
@@ -242,13 +256,23 @@ class MergeState:
         if plan is None or plan.batch_size != tokens.shape[0]:
             with torch.no_grad():
                 compared = tokens if score is None else score(tokens)
+                compared = batch_as_channels(compared) if self.shares_plan else compared
             plan = method.plan(compared, grid, self._hints(level, grid, tokens))
+            plan = plan.repeated(len(tokens)) if self.shares_plan else plan
             level.plans[key] = plan
         return plan
+
+    def note_call(self, layer: str, call: tuple[Args, Kwargs]) -> None:
+        """Keep the shapes of a layer's call, from which its FLOPs are counted when asked."""
+        noted = self.calls.get(layer)
+        if noted is None or not same_shapes(noted, call):
+            self.calls[layer] = as_shapes(call)
 
     def _hints(self, level: LevelState, grid: Grid, tokens: Tensor) -> Hints:
         protected = level.protected
         if protected is not None:
             protected = protected.to(tokens.device)
         importance = self.guidance.importance(grid, len(tokens))
+        if importance is not None and self.shares_plan:
+            importance = importance.mean(dim=0, keepdim=True)
         return Hints(protected=protected, turn=self.clock.turn % 2, importance=importance)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, cast
 
 from retom.grid import Grid
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from retom.config import Config
-    from retom.models.layout import Layout, Site
+    from retom.models.layout import AttentionSite, Layout, Site
 
 
 LAYERS = {
@@ -34,6 +36,8 @@ class LevelSummary:
         kept: Tokens after merging; equal to ``tokens`` where the level does not merge.
         flops: Multiply-adds x 2 of the layers in scope for one image un-merged: projections, QKᵀ
             and AV, with the MLP and the text attention's query and output where they are in scope.
+            Blocks of transformers are counted whole, text tokens included, at the text length of
+            the last call; None before one that merged.
         flops_kept: The same with ``kept`` tokens.
     """
 
@@ -43,12 +47,14 @@ class LevelSummary:
     noise: tuple[float, float]
     tokens: int
     kept: int
-    flops: int
-    flops_kept: int
+    flops: int | None
+    flops_kept: int | None
 
     @property
-    def flops_saved(self) -> float:
-        """Share of the level's FLOPs in scope that merging saves."""
+    def flops_saved(self) -> float | None:
+        """Share of the level's FLOPs in scope that merging saves; None where not counted."""
+        if self.flops is None or self.flops_kept is None:
+            return None
         return 1 - self.flops_kept / self.flops
 
 
@@ -63,6 +69,8 @@ class Summary:
         seen: Whether the grids were seen in a call; else they are those of the model's default
             size.
         levels: One row a level, or one for each stretch of noise where rules tell them apart.
+        shares_plan: Whether the pictures of a batch share one plan, as they share rotary tables.
+        unmerged: Names of blocks that run un-merged, and why.
     """
 
     denoiser: str
@@ -70,12 +78,21 @@ class Summary:
     enabled: bool
     seen: bool
     levels: tuple[LevelSummary, ...]
+    shares_plan: bool = False
+    unmerged: dict[str, str] = field(default_factory=dict[str, str])
 
     @property
-    def flops_saved(self) -> float:
-        """Share of the FLOPs in scope that merging saves, averaged evenly over noise levels."""
-        total = sum(row.flops * (row.noise[1] - row.noise[0]) for row in self.levels)
-        kept = sum(row.flops_kept * (row.noise[1] - row.noise[0]) for row in self.levels)
+    def flops_saved(self) -> float | None:
+        """Share of the FLOPs in scope that merging saves, averaged evenly over noise levels.
+
+        None where they were not counted.
+        """
+        total = kept = 0.0
+        for row in self.levels:
+            if row.flops is None or row.flops_kept is None:
+                return None
+            total += row.flops * (row.noise[1] - row.noise[0])
+            kept += row.flops_kept * (row.noise[1] - row.noise[0])
         return 1 - kept / total if total else 0.0
 
     def to_dict(self) -> dict[str, Any]:
@@ -90,6 +107,8 @@ class Summary:
             ],
             "flops_of": LAYERS[self.config.scope],
             "flops_saved": self.flops_saved,
+            "shares_plan": self.shares_plan,
+            "unmerged": self.unmerged,
         }
 
     def __str__(self) -> str:
@@ -105,7 +124,8 @@ class Summary:
             f"{saved_title}",
         ]
         for row in self.levels:
-            saved = f"{row.flops_saved:.0%}" if row.kept < row.tokens else "not merged"
+            counted = "?" if row.flops_saved is None else f"{row.flops_saved:.0%}"
+            saved = counted if row.kept < row.tokens else "not merged"
             noise = f"{row.noise[0]:g}-{row.noise[1]:g}"
             lines.append(
                 f"{row.level:>5}  {row.grid!s:>9}  {row.layers:>6}  {noise:>9}  {row.tokens:>6}  "
@@ -117,7 +137,17 @@ class Summary:
             )
         else:
             even = ", all noise levels counting alike" if rules else ""
-            lines.append(f"All {layers}: {self.flops_saved:.0%} of the FLOPs saved{even}.")
+            if self.flops_saved is None:
+                lines.append(
+                    "FLOPs are counted from an un-compiled call that merged: make one, ask again."
+                )
+            else:
+                lines.append(f"All {layers}: {self.flops_saved:.0%} of the FLOPs saved{even}.")
+        if self.shares_plan:
+            lines.append("The pictures of a batch share one plan, as they share rotary tables.")
+        for reason in dict.fromkeys(self.unmerged.values()):
+            count = sum(reason == other for other in self.unmerged.values())
+            lines.append(f"{count} blocks run un-merged: {reason}")
         return "\n".join(lines)
 
 
@@ -128,8 +158,12 @@ def summarise(
     *,
     enabled: bool,
     seen: dict[int, Grid | None],
+    counted: Callable[[int, int], int | None],
 ) -> Summary:
-    """Put together what is known: grids seen in a call, else those of the model's default size."""
+    """Put together what is known: grids seen in a call, else those of the model's default size.
+
+    ``counted`` gives the FLOPs of a level's blocks with a number of tokens left.
+    """
     rows: list[LevelSummary] = []
     for level in layout.levels:
         grid = seen.get(level) or (layout.default_grids or {}).get(level)
@@ -140,26 +174,42 @@ def summarise(
             method = config.method_at(level, sum(noise) / 2)
             kept = grid.num_tokens - (0 if method is None else method.num_removed(grid))
             full, merged = (
-                sum(_flops(site, config.scope, grid.num_tokens, count) for site in sites)
+                _flops(sites, config.scope, grid.num_tokens, count)
+                if all(site.inside is not None for site in sites)
+                else counted(level, count)
                 for count in (grid.num_tokens, kept)
             )
             rows.append(
                 LevelSummary(level, grid, len(sites), noise, grid.num_tokens, kept, full, merged)
             )
-    return Summary(denoiser, config, enabled, any(seen.values()), tuple(rows))
+    return Summary(
+        denoiser,
+        config,
+        enabled,
+        any(seen.values()),
+        tuple(rows),
+        shares_plan=layout.shares_plan,
+        unmerged=layout.unmerged,
+    )
 
 
-def _flops(site: Site, scope: str, tokens: int, kept: int) -> int:
-    """FLOPs of a site's layers in scope for one image of ``tokens`` tokens, ``kept`` of them left.
+def _flops(sites: list[Site], scope: str, tokens: int, kept: int) -> int:
+    """FLOPs of the layers in scope for one image of ``tokens`` tokens, ``kept`` of them left.
 
     The text attention's keys, values and products depend on the text's length and are left out.
     """
     asking = tokens if scope == "kv" else kept
-    projections = 2 * 2 * (asking + kept) * site.channels * site.inner_channels
-    products = 2 * 2 * asking * kept * site.inner_channels
-    weights = 0
-    if scope in ("attention+mlp", "block"):
-        weights += site.mlp_weights
-    if scope == "block":
-        weights += site.text_weights
-    return projections + products + 2 * kept * weights
+    total = 0
+    for site in sites:
+        layers = cast("AttentionSite", site.inside)
+        total += 2 * 2 * (asking + kept) * layers.channels * layers.inner_channels
+        if layers.linear:
+            heads_width = layers.inner_channels // layers.heads
+            total += 2 * (asking + kept) * layers.inner_channels * heads_width
+        else:
+            total += 2 * 2 * asking * kept * layers.inner_channels
+        if scope in ("attention+mlp", "block"):
+            total += 2 * kept * layers.mlp_weights
+        if scope == "block":
+            total += 2 * kept * layers.text_weights
+    return total

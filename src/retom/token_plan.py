@@ -5,6 +5,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
+import torch
+
 from retom.errors import ShapeError
 
 if TYPE_CHECKING:
@@ -59,29 +61,39 @@ class TokenPlan(ABC):
             ShapeError: ``y`` is not (B, K, C) for this plan's B and K.
         """
 
-    def pick(self, side: Tensor, dim: int) -> Tensor:
+    @abstractmethod
+    def repeated(self, batch: int) -> TokenPlan:
+        """The plan of one item, made for a batch of as many; a plan of another B is not asked."""
+
+    @property
+    def shared_kept(self) -> Tensor:
+        """Token index of every kept token, (K,), where all items of the batch share the plan."""
+        return self.kept[0]
+
+    def pick(self, side: Tensor, dim: int, batch: int = 0) -> Tensor:
         """Entries of token-aligned data (a mask, position data) at the kept tokens, never averaged.
 
         Args:
-            side: Any dtype, N entries along ``dim``; dimension 0 is the batch, of size B or 1.
-            dim: The token dimension, not 0.
+            side: Any dtype, N entries along ``dim``, and B or 1 along ``batch``.
+            dim: The token dimension.
+            batch: The batch dimension.
 
         Returns:
-            ``side`` with K entries along ``dim`` and B along dimension 0.
+            ``side`` with K entries along ``dim`` and B along ``batch``.
 
         Raises:
             ShapeError: ``side`` does not have N entries along ``dim``, or another batch.
         """
-        if side.shape[dim] != self.num_tokens or side.shape[0] not in (1, self.batch_size):
+        if side.shape[dim] != self.num_tokens or side.shape[batch] not in (1, self.batch_size):
             raise ShapeError(
                 f"pick expects {self.num_tokens} entries along dimension {dim} and a batch of 1 or "
                 f"{self.batch_size}; a tensor of shape {tuple(side.shape)} was given."
             )
-        tokens_second = side.movedim(dim, 1)
-        tokens_second = tokens_second.expand(self.batch_size, *tokens_second.shape[1:])
-        index = self.kept.reshape(*self.kept.shape, *[1] * (tokens_second.ndim - 2))
-        picked = tokens_second.gather(1, index.expand(-1, -1, *tokens_second.shape[2:]))
-        return picked.movedim(1, dim)
+        rows = side.movedim((batch, dim), (0, 1))
+        rows = rows.expand(self.batch_size, *rows.shape[1:])
+        index = self.kept.reshape(*self.kept.shape, *[1] * (rows.ndim - 2))
+        picked = rows.gather(1, index.expand(-1, -1, *rows.shape[2:]))
+        return picked.movedim((0, 1), (batch, dim))
 
     def check(self, x: Tensor, num_tokens: int, verb: str) -> None:
         """Raise :class:`ShapeError` unless ``x`` is (B, ``num_tokens``, C)."""
@@ -90,3 +102,9 @@ class TokenPlan(ABC):
                 f"{verb} expects (batch, tokens, channels) with batch {self.batch_size} and "
                 f"{num_tokens} tokens; a tensor of shape {tuple(x.shape)} was given."
             )
+
+
+def repeated_rows(rows: Tensor, batch: int, step: int) -> Tensor:
+    """Rows of one item, (M, ...), for a batch of items of ``step`` rows each: (batch M, ...)."""
+    item = torch.arange(batch, device=rows.device).reshape(-1, *[1] * rows.ndim)
+    return (rows + item * step).flatten(0, 1)

@@ -184,8 +184,9 @@ def _add_contenders(group: argparse._ArgumentGroup) -> None:
         help="shares of the tokens to remove, default 0.5",
     )  # fmt: skip
     group.add_argument(
-        "--scopes", nargs="+", choices=SCOPES, default=["attention"],
-        help="layers that run on fewer tokens, default attention",
+        "--scopes", nargs="+", choices=SCOPES, default=["auto"],
+        help="layers that run on fewer tokens, default auto: attention in a UNet, block in a "
+        "transformer",
     )  # fmt: skip
     group.add_argument(
         "--levels", type=arguments.levels, default=(0,), metavar="0,1",

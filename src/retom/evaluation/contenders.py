@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 DEFAULT_METHODS = (
     "retom",
     "retom:allocation=uniform",
-    "retom:reach=1",
+    "retom:reach=0",
     "retom:merge=representative",
     "random_representative",
     "window_corner",
@@ -100,10 +100,10 @@ class Lineup:
     baseline: str | None = None
     pictures_of: Sequence[str] = ()
 
-    def contenders(self, settings: Settings) -> list[Contender]:
+    def contenders(self, settings: Settings, auto: str = "attention") -> list[Contender]:
         """Every contender, see :func:`contenders`."""
         methods = default_methods() if self.methods is None else self.methods
-        return contenders(methods, settings, self.configs)
+        return contenders(methods, settings, self.configs, auto)
 
     def baseline_of(self, given: Sequence[Contender]) -> str | None:
         """The method that differences are to; None if there is no natural one.
@@ -127,7 +127,10 @@ def default_methods() -> tuple[str, ...]:
 
 
 def contenders(
-    methods: Sequence[str], settings: Settings, configs: Mapping[str, Config] | None = None
+    methods: Sequence[str],
+    settings: Settings,
+    configs: Mapping[str, Config] | None = None,
+    auto: str = "attention",
 ) -> list[Contender]:
     """Every method at every ratio and scope, and the configurations as they are.
 
@@ -135,16 +138,19 @@ def contenders(
         methods: Specifications as :func:`~retom.evaluation.specs.expand` reads them.
         settings: Ratios, scopes and levels.
         configs: Configurations by name.
+        auto: What scope ``auto`` means on the model under study.
 
     Raises:
         ConfigError: A method or an option is unknown, or something is named twice.
         MissingExtraError: tomesd is asked for and not installed.
     """
     found: list[Contender] = []
+    scopes = dict.fromkeys(auto if scope == "auto" else scope for scope in settings.scopes)
     for spec in methods:
-        for method, scope in product(expand(spec), settings.scopes):
+        for method, scope in product(expand(spec), scopes):
             found += _at_ratios(method, scope, settings)
-    for name, config in (configs or {}).items():
+    for name, given in (configs or {}).items():
+        config = given.with_options(scope=auto) if given.scope == "auto" else given
         found.append(Contender(name, config.method.ratio, config.scope, config, own=True))
     names = [contender.name for contender in found]
     twice = sorted({name for name in names if names.count(name) > 1})

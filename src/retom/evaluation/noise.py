@@ -8,7 +8,6 @@ import torch
 
 from retom.errors import MetricError
 from retom.metrics import noised
-from retom.rules import TRAINING_TIMESTEPS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -17,6 +16,9 @@ if TYPE_CHECKING:
 
     Noiser = Callable[[Tensor, int, Sequence[int]], Tensor]
     """From latents (B, ...), a timestep and one seed a sample to noisy latents, float32."""
+
+TRAINING_TIMESTEPS = 1000
+"""Timesteps of the schedules of models whose scheduler does not say."""
 
 
 def noiser_of(scheduler: Any) -> Noiser:  # noqa: ANN401 - a scheduler of any class

@@ -47,7 +47,7 @@ class Settings:
         seeds: Each draws every prompt once.
         ratios: Fractions of the tokens to remove; methods whose windows fix the ratio run at theirs
             alone.
-        scopes: As in :class:`retom.Config`.
+        scopes: As in :class:`retom.Config`; ``auto`` is the one that it means on the model.
         levels: As in :class:`retom.Config`.
         steps: Denoising steps.
         guidance: Classifier-free guidance scale.
@@ -66,7 +66,7 @@ class Settings:
     prompts: Sequence[str]
     seeds: Sequence[int] = (0,)
     ratios: Sequence[float] = (0.5,)
-    scopes: Sequence[str] = ("attention",)
+    scopes: Sequence[str] = ("auto",)
     levels: Levels = (0,)
     steps: int | None = None
     guidance: float | None = None

@@ -23,6 +23,7 @@ from retom.evaluation.store import Store
 from retom.evaluation.subject import Subject
 from retom.evaluation.summing import About, sum_up
 from retom.handle import handle_of
+from retom.models import find_denoiser, layout_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -98,7 +99,8 @@ def evaluate(
             "applies every contender itself."
         )
     lineup = lineup or Lineup()
-    given = lineup.contenders(settings)
+    auto = layout_of(find_denoiser(model.pipe)).scopes[0]
+    given = lineup.contenders(settings, auto)
     baseline = lineup.baseline_of(given)
     source = provenance(command, model.device)
     with Store(folder, source) as store:

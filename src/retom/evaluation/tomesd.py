@@ -135,5 +135,6 @@ def tomesd_installed() -> bool:
 def downsample_of(unet: nn.Module, level: int) -> int:
     """Latent rows to a row of tokens on a level of retom: what tomesd's max_downsample counts."""
     rows = 1024
-    grids = layout_of(unet).grids(torch.empty((1, 1, rows, rows), device="meta"))
-    return rows // grids[level].height
+    grids_of_size = layout_of(unet).grids_of_size
+    assert grids_of_size is not None  # tomesd patches UNets alone
+    return rows // grids_of_size(rows, rows)[level].height

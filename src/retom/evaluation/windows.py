@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-import torch
-
 from retom.metrics.artefacts import FEWEST_WINDOWS
 from retom.models import layout_of
 
@@ -35,12 +33,13 @@ def window_period(
 
     Returns:
         None where there are no windows, where they are smaller than 2 pixels, or where the picture
-        holds fewer than four of them: there is no grid to look for then.
+        holds fewer than four of them: there is no grid to look for then. None also for denoisers
+        whose tokens come packed, because the size of a picture does not tell their grid.
     """
-    if window is None:
+    grids_of_size = layout_of(denoiser).grids_of_size
+    if window is None or grids_of_size is None:
         return None
-    latents = torch.empty((1, 1, size[0] // scale, size[1] // scale), device="meta")
-    grids = layout_of(denoiser).grids(latents)
+    grids = grids_of_size(size[0] // scale, size[1] // scale)
     grid = grids[min(grids) if levels == "all" else min(levels)]
     period = (
         window[0] * math.ceil(size[0] / grid.height),

@@ -9,9 +9,10 @@ from retom.errors import ConfigError
 from retom.explanation.advice import advise
 from retom.explanation.inputs import family_of, latent_size, make_inputs, on_meta
 from retom.explanation.result import Ceiling, Explanation, LayerCost, unknown_layer
-from retom.explanation.runs import Merged, Runs
+from retom.explanation.runs import Merged, Runs, grid_by_values
 from retom.explanation.subject import Subject, subject_of
 from retom.handle import handle_of
+from retom.settling import check_levels_exist
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -47,7 +48,8 @@ def explain(
         width: Of the picture in pixels.
         text_tokens: Length of the text; the model's own if not given.
         inputs: Arguments of one call of the denoiser for one picture, for models whose arguments
-            are not known. Only shapes matter. Height, width and text_tokens are then not used.
+            are not known. Only shapes matter, and the values of positions. Height, width and
+            text_tokens are then not used.
         balance: FLOPs that the hardware computes while it moves a byte. A layer pays if merging
             saves more FLOPs than could be computed while planning, merging and un-merging move
             their bytes.
@@ -80,9 +82,11 @@ def explain(
     config = config.with_options(**options)
     if inputs is None:
         size, text, arguments = _call(subject, height, width, text_tokens)
+        runs = Runs(subject.denoiser, arguments, config)
     else:
-        size, text, arguments = None, (None, ""), on_meta(dict(inputs))
-    runs = Runs(subject.denoiser, arguments, config)
+        size, text = None, (None, "")
+        grid = grid_by_values(subject.denoiser, dict(inputs))
+        runs = Runs(subject.denoiser, on_meta(dict(inputs)), config, grid)
     _check_levels(config, runs)
     layers = _layers(config, runs, balance)
     ceilings = () if runs.unsupported else _ceilings(config, runs)
@@ -138,13 +142,8 @@ def _call(
 
 def _check_levels(config: Config, runs: Runs) -> None:
     """Refuse what the first call would refuse: levels that do not exist, ratios out of reach."""
-    named = [config.levels, *(rule.levels for rule in config.rules)]
-    missing = sorted({n for levels in named if levels != "all" for n in levels} - set(runs.grids))
-    if missing and not runs.unsupported:
-        raise ConfigError(
-            f"This model has attention on levels {', '.join(map(str, sorted(runs.grids)))}, largest"
-            f" grid first; level {', '.join(map(str, missing))} was given."
-        )
+    if not runs.unsupported:
+        check_levels_exist(config, runs.grids)
     for level, grid in runs.grids.items():
         for method in config.methods(level):
             method.num_removed(grid)

@@ -8,6 +8,7 @@ call and the un-merged one.
 from __future__ import annotations
 
 import dataclasses
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
@@ -20,13 +21,14 @@ from retom.methods import Method, ReToM
 from retom.models import layout_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Generator, Iterable
 
     from torch import nn
 
     from retom.config import Scope
     from retom.explanation.result import Flops
     from retom.grid import Grid
+    from retom.handle import Handle
 
 NOTHING = ReToM(ratio=1e-12)
 """Removes no token of any grid, so that a call is un-merged and yet tells its grids."""
@@ -53,6 +55,7 @@ class Runs:
         denoiser: On the meta device.
         inputs: Arguments of one call for one picture.
         base: The configuration asked about, for what does not depend on method, level or scope.
+        named_grid: Grid that the inputs told by values, which tensors on the meta device have not.
         unsupported: Why nothing can merge; empty where something can.
         unmerged: The un-merged call.
         grids: The grid of each level.
@@ -63,6 +66,7 @@ class Runs:
     denoiser: nn.Module
     inputs: dict[str, Any]
     base: Config
+    named_grid: Grid | None = None
     unsupported: str = ""
     grids: dict[int, Grid] = field(default_factory=dict[int, "Grid"])
     levels: dict[str, int] = field(default_factory=dict[str, int])
@@ -88,7 +92,7 @@ class Runs:
         self._blocks = {names[id(site.block)]: site.block for site in layout.sites}
         self.levels = {names[id(site.block)]: site.level for site in layout.sites}
         config = Config(method=NOTHING, scope=self.base.scope, levels="all")
-        with applied(self.denoiser, config) as handle:
+        with self._applied(config) as handle:
             self.unmerged = count_call(self.denoiser, self._blocks, self.inputs)
             summary = handle.summary()
         self.scope = summary.config.scope
@@ -126,13 +130,20 @@ class Runs:
                 share=self.base.share,
                 size_weighted=self.base.size_weighted,
             )
-            with applied(self.denoiser, config):
+            with self._applied(config):
                 count = count_call(self.denoiser, self._blocks, self.inputs)
         except RetomError as error:
             return str(error)
         blocks = {n: flops for n, flops in count.blocks.items() if self.levels[n] in levels}
         moved = {level: self._moved(watched, level, scope) for level in levels}
         return Merged(blocks, {name: moved[self.levels[name]] for name in blocks})
+
+    @contextmanager
+    def _applied(self, config: Config) -> Generator[Handle]:
+        with applied(self.denoiser, config) as handle:
+            if self.named_grid is not None:
+                handle.set_grid(self.named_grid.height, self.named_grid.width)
+            yield handle
 
     def _moved(self, watched: Watched, level: int, scope: str) -> int:
         grid = self.grids[level]
@@ -141,6 +152,19 @@ class Runs:
         sharers = sum(other == level for other in self.levels.values())
         plan = watched.planning[grid] // (1 if self.base.share == "layer" else sharers)
         return plan + watched.moved(grid, scope)
+
+
+def grid_by_values(denoiser: nn.Module, inputs: dict[str, Any]) -> Grid | None:
+    """The grid of a call whose arguments tell it by values; None where their sizes do.
+
+    Raises:
+        ShapeError: The values are not those of a grid.
+    """
+    try:
+        layout = layout_of(denoiser)
+    except UnsupportedModelError:
+        return None
+    return None if layout.reads_values is None else layout.grids(inputs)[0]
 
 
 def still(method: Method) -> Method:

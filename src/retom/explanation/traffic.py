@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from retom.grid import Grid
     from retom.methods import Method
-    from retom.plan import Plan
+    from retom.token_plan import TokenPlan
 
 DTYPE = torch.float16
 """What a model is taken to compute in: two bytes a number."""
@@ -41,7 +41,9 @@ class Watched:
     name: ClassVar[str] = "watched"
 
     inner: Method
-    plans: dict[tuple[Grid, int], Plan] = field(default_factory=dict["tuple[Grid, int]", "Plan"])
+    plans: dict[tuple[Grid, int], TokenPlan] = field(
+        default_factory=dict["tuple[Grid, int]", "TokenPlan"]
+    )
     planning: dict[Grid, int] = field(default_factory=dict["Grid", int])
     channels: dict[Grid, int] = field(default_factory=dict["Grid", int])
 
@@ -58,7 +60,7 @@ class Watched:
         """The other one's."""
         self.inner.check_protected(protected, grid)
 
-    def plan(self, x: Tensor, grid: Grid, hints: Hints = NO_HINTS) -> Plan:
+    def plan(self, x: Tensor, grid: Grid, hints: Hints = NO_HINTS) -> TokenPlan:
         """The other one's plan for tokens ``x`` (B, N, C)."""
         key = grid, x.shape[0]
         if key not in self.plans:

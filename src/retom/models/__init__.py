@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, cast
 from torch import nn
 
 from retom.errors import UnsupportedModelError
+from retom.models.transformer import denoiser_spec, transformer_layout, why_not
 from retom.models.unet import is_unet, unet_layout
 
 if TYPE_CHECKING:
@@ -51,12 +52,7 @@ def layout_of(denoiser: nn.Module) -> Layout:
         UnsupportedModelError: Nowhere; the message lists what was seen.
     """
     if not is_unet(denoiser):
-        seen = sorted({name for m in denoiser.modules() if "Block" in (name := type(m).__name__)})
-        raise UnsupportedModelError(
-            f"{type(denoiser).__name__} is not supported: retom merges in UNet2DConditionModel "
-            "(Stable Diffusion 1.x and 2.x, SDXL, Kolors). Block classes seen: "
-            f"{', '.join(seen) or 'none'}."
-        )
+        return _transformer_layout(denoiser)
     layout = unet_layout(denoiser)
     if not layout.sites:
         stages = [type(s).__name__ for s in _stages(denoiser)]
@@ -64,6 +60,28 @@ def layout_of(denoiser: nn.Module) -> Layout:
             f"This {type(denoiser).__name__} has no self-attention on image tokens that retom "
             "knows (BasicTransformerBlock inside Transformer2DModel), so nothing would merge. Its "
             f"stages are {', '.join(stages)}."
+        )
+    return layout
+
+
+def _transformer_layout(denoiser: nn.Module) -> Layout:
+    spec = denoiser_spec(denoiser)
+    reason = why_not(denoiser)
+    seen = sorted({name for m in denoiser.modules() if "Block" in (name := type(m).__name__)})
+    blocks = f"Block classes seen: {', '.join(seen) or 'none'}."
+    if spec is None:
+        why = f" {reason}" if reason else ""
+        raise UnsupportedModelError(
+            f"{type(denoiser).__name__} is not supported.{why} retom merges in "
+            "UNet2DConditionModel (Stable Diffusion 1.x and 2.x, SDXL, Kolors) and in the "
+            "transformers of docs/models.md; retom.register_block teaches it another. "
+            f"{blocks}"
+        )
+    layout = transformer_layout(denoiser, spec)
+    if not layout.sites:
+        raise UnsupportedModelError(
+            f"This {type(denoiser).__name__} has no block that retom knows, so nothing would "
+            f"merge. {blocks}"
         )
     return layout
 

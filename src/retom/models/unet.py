@@ -14,21 +14,18 @@ from typing import TYPE_CHECKING, Any, cast
 
 from retom.errors import UnsupportedModelError
 from retom.grid import Grid
-from retom.models.layout import Layout, Site
+from retom.models.basic import BASIC_BLOCK, attention_site
+from retom.models.layout import Bound, Layout, Site
+from retom.models.names import class_names, forward_parameters
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from torch import Tensor, nn
+    from torch import nn
 
 DENOISERS = {"UNet2DConditionModel", "ControlNetModel"}
 GRID_SOURCE = "Transformer2DModel"
 BLOCK = "BasicTransformerBlock"
-
-
-def class_names(module: object) -> set[str]:
-    """Names of the module's class and of all its bases."""
-    return {cls.__name__ for cls in type(module).__mro__}
 
 
 def is_unet(module: nn.Module) -> bool:
@@ -46,17 +43,24 @@ def unet_layout(unet: nn.Module) -> Layout:
             way.
     """
     found = list(_blocks(unet))
-    depths = sorted({block.depth for block in found})
+    depths = tuple(sorted({block.depth for block in found}))
     level_of = {depth: level for level, depth in enumerate(depths)}
-    sites = tuple(_site(block, level_of[block.depth]) for block in found)
     halvings = tuple(_halvings(unet, max(depths, default=0)))
-    predict = partial(_grids, depths=tuple(depths), halvings=halvings)
+    of_size = partial(_grids_of_size, depths=depths, halvings=halvings)
     size = getattr(getattr(unet, "config", None), "sample_size", None)
     default = None
     if size is not None:
         height, width = (size, size) if isinstance(size, int) else size
-        default = _grids_of_size(int(height), int(width), tuple(depths), halvings)
-    return Layout(sites=sites, grids=predict, default_grids=default)
+        default = of_size(int(height), int(width))
+    return Layout(
+        sites=tuple(_site(block, level_of[block.depth]) for block in found),
+        parameters=forward_parameters(unet),
+        picture="sample",
+        grids=partial(_grids, depths=depths, halvings=halvings),
+        grids_of_size=of_size,
+        default_grids=default,
+        scopes=("attention", "attention+mlp", "block", "kv"),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,26 +72,14 @@ class _Block:
 
 
 def _site(block: _Block, level: int) -> Site:
-    attention = cast("Any", block.module.attn1)
-    text = cast("Any", getattr(block.module, "attn2", None))
-    mlp = cast("nn.Module | None", getattr(block.module, "ff", None))
-    mlp_weights = 0
-    if mlp is not None:
-        mlp_weights = sum(p.numel() for n, p in mlp.named_parameters() if n.endswith("weight"))
-    text_weights = 0
-    if text is not None:
-        text_weights = text.to_q.weight.numel() + text.to_out[0].weight.numel()
     return Site(
         name=f"{block.name}.attn1",
         block=block.module,
-        attention=attention,
-        mlp=mlp,
+        spec=BASIC_BLOCK,
+        parameters=forward_parameters(block.module),
         grid_source=block.grid_source,
         level=level,
-        channels=int(attention.to_q.in_features),
-        inner_channels=int(attention.to_q.out_features),
-        mlp_weights=mlp_weights,
-        text_weights=text_weights,
+        inside=attention_site(block.module),
     )
 
 
@@ -134,14 +126,13 @@ def _halvings(unet: nn.Module, depth: int) -> Iterator[int]:
             )
 
 
-def _grids(
-    sample: Tensor, *, depths: tuple[int, ...], halvings: tuple[int, ...]
-) -> dict[int, Grid]:
-    return _grids_of_size(sample.shape[-2], sample.shape[-1], depths, halvings)
+def _grids(bound: Bound, *, depths: tuple[int, ...], halvings: tuple[int, ...]) -> dict[int, Grid]:
+    height, width = bound["sample"].shape[-2:]
+    return _grids_of_size(height, width, depths=depths, halvings=halvings)
 
 
 def _grids_of_size(
-    height: int, width: int, depths: tuple[int, ...], halvings: tuple[int, ...]
+    height: int, width: int, *, depths: tuple[int, ...], halvings: tuple[int, ...]
 ) -> dict[int, Grid]:
     """Grid of each level of a latent of height x width."""
     sizes = [(height, width)]

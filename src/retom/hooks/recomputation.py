@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch.utils.weak import WeakIdKeyDictionary
 
-from retom.calls import Args, Kwargs, first_input
+from retom.calls import Args, Kwargs, read_path
 from retom.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ class Setting:
         source_grid: Grid of its tokens.
         planned_grid: Grid that the plans are for.
         plans: Plans in use on its level.
+        references: Tokens of reference pictures that follow those of the picture.
     """
 
     config: Config
@@ -65,6 +66,7 @@ class Setting:
     source_grid: Grid | None
     planned_grid: Grid | None
     plans: dict[str, TokenPlan]
+    references: int
 
     @staticmethod
     def of(state: MergeState, level: LevelState) -> Setting:
@@ -76,6 +78,7 @@ class Setting:
             source_grid=level.source_grid,
             planned_grid=level.planned_grid,
             plans=level.plans,
+            references=state.references,
         )
 
     def note_plans(self, level: LevelState) -> None:
@@ -84,7 +87,7 @@ class Setting:
 
     def put_back(self, state: MergeState, level: LevelState) -> None:
         """Bring it into force again."""
-        state.running = self.running
+        state.running, state.references = self.running, self.references
         level.method, level.source_grid = self.method, self.source_grid
         level.planned_grid, level.plans = self.planned_grid, self.plans
 
@@ -109,11 +112,21 @@ class Memory:
 
 @dataclass(slots=True, eq=False)
 class BlockBegins:
-    """Before a block and its other hooks: keep what it merges with, or put that back."""
+    """Before a block and its other hooks: keep what it merges with, or put that back.
+
+    Attributes:
+        memory: The denoiser's.
+        state: The denoiser's.
+        level: The site's.
+        tokens: The block's argument with the image tokens.
+        parameters: Names of the parameters of its forward.
+    """
 
     memory: Memory
     state: MergeState
     level: LevelState
+    tokens: str
+    parameters: tuple[str, ...]
 
     def __call__(self, module: nn.Module, args: Args, kwargs: Kwargs) -> None:
         if torch.compiler.is_compiling():
@@ -122,7 +135,7 @@ class BlockBegins:
         memory.recording = memory.interrupted = None  # an interrupt may have left something
         if not torch.is_grad_enabled():
             return
-        tokens = first_input(args, kwargs, "hidden_states")
+        tokens = read_path(self.parameters, args, kwargs, (self.tokens,))
         if state.running or not in_backward():
             memory.recording = memory.kept[tokens] = Setting.of(state, level)
             return

@@ -1,0 +1,127 @@
+"""The only package that touches a host module: torch forward hooks, as callable objects.
+
+Objects, not closures, so that ``copy.deepcopy`` and pickling of the denoiser copy their state with
+it. No forward is re-typed, no class swapped, no attention processor wrapped.
+
+One call of the denoiser runs
+
+```
+CallComes → DenoiserBegins → (GridSource → (BlockBegins → site → BlockEnds)*)*
+          → DenoiserEnds → CallEnds
+
+site, scope attention       MergeInput → attention → UnmergeOutput
+      scope attention+mlp   the same, and MergeInput → MLP → UnmergeOutput
+      scope kv              MergeKeys → attention
+      scope block           MergeBlock → block → UnmergeBlock
+      score block           PlanFromBlock, before all of these but MergeBlock
+```
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import nn
+
+from retom.hooks.block import MergeBlock, UnmergeBlock
+from retom.hooks.call import DenoiserBegins, DenoiserEnds, GridSource
+from retom.hooks.entry import CallComes, CallEnds
+from retom.hooks.layers import MergeInput, MergeKeys, PlanFromBlock, RefuseChunks, UnmergeOutput
+from retom.hooks.recomputation import BlockBegins, BlockEnds, Memory
+
+if TYPE_CHECKING:
+    from torch.utils.hooks import RemovableHandle
+
+    from retom.models.layout import AttentionSite, Layout, Site
+    from retom.state import LevelState, MergeState
+
+
+def attach(
+    entry: nn.Module, denoiser: nn.Module, layout: Layout, state: MergeState, owner: object
+) -> list[RemovableHandle]:
+    """Register the hooks for every site.
+
+    Sites that do not merge, and modules outside of the scope, get hooks too, which let everything
+    pass. torch.compile does not guard on the absence of hooks: a block compiled without them would
+    also serve the same class of block elsewhere, which would then silently not merge.
+
+    Args:
+        entry: The module that the pipeline calls: the denoiser, or what torch.compile made of it.
+        denoiser: The network itself.
+        layout: Its sites.
+        state: Shared by all hooks.
+        owner: What :func:`owner_of` finds again.
+
+    Returns:
+        Handles that remove the hooks.
+    """
+    removables = [
+        entry.register_forward_pre_hook(CallComes(state, layout), with_kwargs=True),
+        denoiser.register_forward_pre_hook(DenoiserBegins(state, layout, owner), with_kwargs=True),
+        denoiser.register_forward_hook(DenoiserEnds(state), always_call=True),
+        entry.register_forward_hook(CallEnds(state)),
+    ]
+    sources = {site.grid_source: site.level for site in layout.sites}
+    for source, number in sources.items():
+        if source is not None:
+            reads = GridSource(state, state.levels[number])
+            removables.append(source.register_forward_pre_hook(reads, with_kwargs=True))
+    memory = Memory()
+    for site in layout.sites:
+        removables += _attach_site(site, state, memory)
+    if "torch._dynamo" in sys.modules:
+        # Nor does it look for hooks that come later: what was compiled before would run un-merged.
+        torch.compiler.reset()
+    return removables
+
+
+def _attach_site(site: Site, state: MergeState, memory: Memory) -> list[RemovableHandle]:
+    level = state.levels[site.level]
+    tokens = "hidden_states" if site.spec is None else site.spec.tokens
+    before: list[tuple[nn.Module, object]] = [
+        (site.block, BlockBegins(memory, state, level, tokens, site.parameters))
+    ]
+    after: list[tuple[nn.Module, object]] = []
+    if site.spec is not None:
+        merges = MergeBlock(state, level, site.name, site.spec, site.parameters)
+        before.append((site.block, merges))
+        after.append((site.block, UnmergeBlock(state, site.spec)))
+    if site.inside is not None:
+        inside_before, inside_after = _inside(site.block, site.inside, (state, level, site.name))
+        before += inside_before
+        after += inside_after
+    return [
+        *(m.register_forward_pre_hook(cast("Any", h), with_kwargs=True) for m, h in before),
+        *(m.register_forward_hook(cast("Any", h)) for m, h in after),
+        site.block.register_forward_hook(BlockEnds(memory, state, level), always_call=True),
+    ]
+
+
+def _inside(
+    block: nn.Module, inside: AttentionSite, shared: tuple[MergeState, LevelState, str]
+) -> tuple[list[tuple[nn.Module, object]], list[tuple[nn.Module, object]]]:
+    """Hooks before and after self-attention and MLP, for scopes smaller than the block."""
+    both = frozenset({"attention", "attention+mlp"})
+    kv, with_mlp = frozenset({"kv"}), frozenset({"attention+mlp"})
+    before: list[tuple[nn.Module, object]] = [
+        (block, RefuseChunks(*shared, with_mlp)),
+        (block, PlanFromBlock(*shared, both | kv)),
+        (inside.attention, MergeInput(*shared, both, takes_mask=True)),
+        (inside.attention, MergeKeys(*shared, kv)),
+    ]
+    after: list[tuple[nn.Module, object]] = [(inside.attention, UnmergeOutput(shared[0]))]
+    if inside.mlp is not None:
+        before.append((inside.mlp, MergeInput(*shared, with_mlp, takes_mask=False)))
+        after.append((inside.mlp, UnmergeOutput(shared[0])))
+    return before, after
+
+
+def owner_of(denoiser: nn.Module) -> object | None:
+    """The owner of the hooks on ``denoiser``, or None where there are none."""
+    hooks = cast("dict[int, object]", denoiser._forward_pre_hooks)
+    for hook in hooks.values():
+        if isinstance(hook, DenoiserBegins):
+            return hook.owner
+    return None

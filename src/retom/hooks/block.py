@@ -1,0 +1,67 @@
+"""Hooks on a whole block: the image's tokens merge on entry, and what they gained is spread."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from retom.calls import Args, Kwargs
+from retom.span import find_span, merge_call, unmerge_output
+from retom.state import MergedBlock
+
+if TYPE_CHECKING:
+    from retom.models.spec import BlockSpec
+    from retom.state import LevelState, MergeState
+
+
+@dataclass(slots=True, eq=False)
+class MergeBlock:
+    """Before a transformer block: replace its N image tokens by K for all its layers.
+
+    Attributes:
+        state: The denoiser's.
+        level: The site's.
+        layer: Qualified name of the site.
+        spec: The block's row.
+        parameters: Names of its forward's parameters.
+    """
+
+    state: MergeState
+    level: LevelState
+    layer: str
+    spec: BlockSpec
+    parameters: tuple[str, ...]
+
+    def __call__(self, module: nn.Module, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs] | None:
+        state, grid = self.state, self.level.source_grid
+        merges = state.running and self.level.method is not None
+        if not merges or grid is None or state.config.scope != "block":
+            return None
+        call = (args, kwargs)
+        span = find_span(self.spec, self.parameters, call, grid.num_tokens, state.references)
+        plan = state.plan_for(self.level, self.layer, span.image)
+        if plan is None:
+            return None
+        if not torch.compiler.is_compiling():
+            state.note_call(self.layer, call)
+        call, merged = merge_call(self.spec, self.parameters, call, span, plan)
+        state.in_flight = MergedBlock(plan, span, merged)
+        return call
+
+
+@dataclass(slots=True, eq=False)
+class UnmergeBlock:
+    """After a transformer block: add to every token what the block added to the one it joined."""
+
+    state: MergeState
+    spec: BlockSpec
+
+    def __call__(self, module: nn.Module, args: Args, output: object) -> object:
+        block = self.state.in_flight
+        if not isinstance(block, MergedBlock):
+            return None
+        self.state.in_flight = None
+        return unmerge_output(self.spec, output, block.span, block.merged, block.plan)

@@ -1,0 +1,125 @@
+"""Hooks on the layers of a block, for scopes that are smaller than it: self-attention and MLP."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from torch import Tensor, nn
+
+from retom.calls import Args, Kwargs, first_input, with_first_input, with_mask
+from retom.refusals import refuse_chunks, refuse_fused_projections
+from retom.state import MergedLayer
+
+if TYPE_CHECKING:
+    from retom.state import LevelState, MergeState
+    from retom.token_plan import TokenPlan
+
+ATTENTION_MASK_POSITION = 2
+"""Where ``attention_mask`` stands among the arguments of an attention layer."""
+
+
+@dataclass(slots=True, eq=False)
+class SiteHook:
+    """What all hooks before a site's modules share.
+
+    Attributes:
+        state: The denoiser's.
+        level: The site's.
+        layer: Qualified name of the site.
+        scopes: Scopes in which the hook does something.
+    """
+
+    state: MergeState
+    level: LevelState
+    layer: str
+    scopes: frozenset[str]
+
+    def plan(self, module: nn.Module, args: Args, kwargs: Kwargs) -> TokenPlan | None:
+        """The plan for the module's input; None where it passes as it is."""
+        state = self.state
+        if not state.running or self.level.method is None or state.config.scope not in self.scopes:
+            return None
+        # An MLP has no keys, nor need of any: the attention before it has made the plan.
+        score = getattr(module, "to_k", None) if state.config.score == "keys" else None
+        tokens = first_input(args, kwargs, "hidden_states")
+        return state.plan_for(self.level, self.layer, tokens, score)
+
+    def with_attention_mask(
+        self, args: Args, kwargs: Kwargs, plan: TokenPlan
+    ) -> tuple[Args, Kwargs]:
+        """A self-attention's arguments with the mask of the kept tokens."""
+        weighted = self.state.config.weighs_by_size
+        return with_mask(args, kwargs, ATTENTION_MASK_POSITION, plan, size_weighted=weighted)
+
+
+@dataclass(slots=True, eq=False)
+class MergeInput(SiteHook):
+    """Before self-attention or an MLP: replace its N tokens by K, and its mask by theirs."""
+
+    takes_mask: bool
+
+    def __call__(self, module: nn.Module, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs] | None:
+        plan = self.plan(module, args, kwargs)
+        if plan is None:
+            return None
+        tokens = first_input(args, kwargs, "hidden_states")
+        self.state.in_flight = MergedLayer(plan)
+        args, kwargs = with_first_input(args, kwargs, plan.merge(tokens))
+        if self.takes_mask:
+            return self.with_attention_mask(args, kwargs, plan)
+        return args, kwargs
+
+
+@dataclass(slots=True, eq=False)
+class UnmergeOutput:
+    """After self-attention or an MLP: spread its K tokens back to N."""
+
+    state: MergeState
+
+    def __call__(self, module: nn.Module, args: Args, output: Tensor) -> Tensor | None:
+        layer = self.state.in_flight
+        if not isinstance(layer, MergedLayer):
+            return None
+        self.state.in_flight = None
+        return layer.plan.unmerge(output)
+
+
+@dataclass(slots=True, eq=False)
+class MergeKeys(SiteHook):
+    """Before self-attention: let all N tokens ask K merged ones, as text attention would."""
+
+    def __call__(self, module: nn.Module, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs] | None:
+        plan = self.plan(module, args, kwargs)
+        if plan is None:
+            return None
+        refuse_fused_projections(module)
+        tokens = first_input(args, kwargs, "hidden_states")
+        kwargs = dict(kwargs)
+        if len(args) > 1:
+            args = (args[0], plan.merge(tokens), *args[2:])
+        else:
+            kwargs["encoder_hidden_states"] = plan.merge(tokens)
+        return self.with_attention_mask(args, kwargs, plan)
+
+
+@dataclass(slots=True, eq=False)
+class PlanFromBlock(SiteHook):
+    """Before a transformer block: plan from its raw input for the layers inside.
+
+    Scope ``block`` has no need of it: what it merges is the block's raw input.
+    """
+
+    def __call__(self, module: nn.Module, args: Args, kwargs: Kwargs) -> None:
+        if self.state.config.score == "block":
+            self.plan(module, args, kwargs)
+
+
+@dataclass(slots=True, eq=False)
+class RefuseChunks(SiteHook):
+    """Before a transformer block: its MLP must get all tokens at once if they merge there."""
+
+    def __call__(self, module: nn.Module, args: Args, kwargs: Kwargs) -> None:
+        state = self.state
+        if state.running and self.level.method is not None and state.config.scope in self.scopes:
+            refuse_chunks(module)

@@ -1,0 +1,28 @@
+"""What a transformer's class tells as a whole: where its grid and its noise level are read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from retom.models.grids import FeatureMap, GridRule
+from retom.models.layout import Timestep
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DenoiserSpec:
+    """One row: a transformer class.
+
+    Args:
+        grid: How the token grid is read from its arguments.
+        timestep: How it is told the noise level.
+        packed: The argument whose tokens are those of the picture and then those of its references;
+            None where there are no references.
+        without: First parts of the names of modules whose blocks hold no image tokens.
+        family: What people call it, for the documents.
+    """
+
+    grid: GridRule = field(default_factory=FeatureMap)
+    timestep: Timestep = field(default_factory=Timestep)
+    packed: str | None = None
+    without: tuple[str, ...] = ()
+    family: str = ""
