@@ -279,7 +279,7 @@ def test_sdxl_coverage(tmp_path, capsys):
     assert sdxl["tomesd, defaults"]["layers merged"] == 0
     assert sdxl["tomesd, max_downsample=2"]["matchings"] == 10
     assert sdxl["retom, defaults"]["layers merged"] == 10
-    assert sdxl["retom, defaults"]["plans"] == 1
+    assert sdxl["retom, defaults"]["plans"] == 10
     assert sdxl["retom, defaults"]["by grid"][0] == {
         "tokens before": 64, "tokens after": 32, "layers": 10
     }  # fmt: skip

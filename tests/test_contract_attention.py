@@ -26,7 +26,7 @@ def test_mask_of_self_attention_is_picked_at_the_kept_tokens():
     mask[1, :50] = 0
     inputs, outputs, biases = [], [], []
     layer.register_forward_pre_hook(lambda _module, args: inputs.append(args[0]))
-    retom.apply(model)
+    retom.apply(model, size_weighted=False)
     layer.register_forward_hook(lambda _module, _args, out: outputs.append(out))
     layer.register_forward_pre_hook(
         lambda _module, _args, kwargs: biases.append(kwargs["attention_mask"]), with_kwargs=True

@@ -43,7 +43,7 @@ def plans(monkeypatch):
 def test_every_step_merges_and_the_guidance_scale_counts(scope, steps, plans):
     pipe = lcm()
     unmerged = tiny.latents(pipe, num_inference_steps=steps)
-    handle = retom.apply(pipe, scope=scope)
+    handle = retom.apply(pipe, scope=scope, share="level")
     layer = TOLD_BY[scope]
     with tiny.tokens_seen(pipe.unet, layer) as seen:
         merged = tiny.latents(pipe, num_inference_steps=steps)
@@ -59,7 +59,7 @@ def test_every_step_merges_and_the_guidance_scale_counts(scope, steps, plans):
 def test_reused_plans_end_with_the_picture(steps, plans):
     """One-step pictures all have the same timestep; each is a picture of its own."""
     pipe = lcm()
-    retom.apply(pipe, refresh=9)
+    retom.apply(pipe, refresh=9, share="level")
     first = tiny.latents(pipe, num_inference_steps=steps)
     other = tiny.latents(pipe, "a blue pear", seed=1, num_inference_steps=steps)
     assert torch.equal(tiny.latents(pipe, num_inference_steps=steps), first)

@@ -68,7 +68,7 @@ def test_layers_of_a_level_share_the_plan_of_the_first(family):
         layer.register_forward_pre_hook(
             lambda _module, args, name=name: inputs.update({name: args[0]})
         )
-    handle = retom.apply(model)
+    handle = retom.apply(model, share="level", size_weighted=False)
     for name, layer in layers.items():
         layer.register_forward_hook(
             lambda _module, _args, out, name=name: outputs.update({name: out})

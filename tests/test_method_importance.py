@@ -82,7 +82,7 @@ def hints(monkeypatch):
 @pytest.mark.parametrize("options", [{}, {"height": 104, "width": 72}], ids=["square", "odd"])
 def test_a_plan_sees_where_the_last_outputs_differed(hints, options):
     pipe = tiny.sd_pipeline()
-    retom.apply(pipe, Config(method=ImportanceToMe()))
+    retom.apply(pipe, Config(method=ImportanceToMe(), share="level"))
     outputs = []
     pipe.unet.register_forward_hook(lambda _module, _args, output: outputs.append(output[0]))
     tiny.latents(pipe, num_inference_steps=3, **options)
@@ -97,7 +97,7 @@ def test_a_plan_sees_where_the_last_outputs_differed(hints, options):
 
 def test_it_is_pooled_to_the_grid_of_a_level(hints):
     pipe = tiny.sd_pipeline()
-    retom.apply(pipe, Config(method=ImportanceToMe(), levels=(1,)))
+    retom.apply(pipe, Config(method=ImportanceToMe(), levels=(1,), share="level"))
     outputs = []
     pipe.unet.register_forward_hook(lambda _module, _args, output: outputs.append(output[0]))
     tiny.latents(pipe)
@@ -108,7 +108,7 @@ def test_it_is_pooled_to_the_grid_of_a_level(hints):
 
 def test_every_picture_begins_without(hints):
     pipe = tiny.sd_pipeline()
-    retom.apply(pipe, Config(method=ImportanceToMe()))
+    retom.apply(pipe, Config(method=ImportanceToMe(), share="level"))
     first = tiny.latents(pipe, num_inference_steps=3)
     tiny.latents(pipe, "a blue pear", seed=5, num_inference_steps=3)
     assert torch.equal(tiny.latents(pipe, num_inference_steps=3), first)
@@ -153,7 +153,7 @@ def test_two_pictures_without_guidance_are_no_pair():
 def test_rules_may_ask_for_it_at_some_noise_alone(hints):
     pipe = tiny.sd_pipeline()
     rules = (Rule(method=ImportanceToMe(), levels=(0,), noise=(0.0, 0.6)),)
-    retom.apply(pipe, rules=rules)
+    retom.apply(pipe, rules=rules, share="level")
     tiny.latents(pipe, num_inference_steps=4)  # timesteps 751, 501, 251, 1
     assert [importance is None for importance in hints] == [False] * 3
 

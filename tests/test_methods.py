@@ -40,7 +40,7 @@ def test_reach_lets_a_token_join_the_window_next_door():
     # Windows {0, 1, 2} and {3, 4, 5}, elected 2 (5 degrees) and 3 (90 degrees). Token 5, at 6
     # degrees, sits with 90 and 92, but is nearest of all to the representative on its left.
     x = angles(0, 11, 5, 90, 92, 6)
-    own = ReToM(ratio=0.5, window=(1, 3)).plan(x, Grid(1, 6))
+    own = ReToM(ratio=0.5, window=(1, 3), reach=0).plan(x, Grid(1, 6))
     assert assignment_of(own) == {0: 2, 1: 2, 4: 3}
     wide = ReToM(ratio=0.5, window=(1, 3), reach=1).plan(x, Grid(1, 6))
     assert assignment_of(wide) == {0: 2, 4: 3, 5: 2}

@@ -56,7 +56,7 @@ def test_plans_equal_the_slow_loop(case):
 def test_a_token_joins_a_kept_neighbour_that_is_no_representative():
     # Windows {0, 1} and {2, 3}, ratio a quarter: only 1 goes, and 2 is its twin.
     x = torch.tensor([[[1.0, 0.0], [0.8, 0.6], [0.8, 0.6], [0.0, 1.0]]])
-    options = {"ratio": 0.25, "window": (1, 2)}
+    options = {"ratio": 0.25, "window": (1, 2), "reach": 0}
     x[0, 3] = torch.tensor([-1.0, 0.0])
     assert assignment_of(ReToM(**options).plan(x, Grid(1, 4))) == {1: 0}
     assert assignment_of(ReToM(**options, rematch=True).plan(x, Grid(1, 4))) == {1: 2}
