@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import importlib.metadata
 import json
 import os
 import platform
@@ -18,10 +17,10 @@ from typing import Any
 import torch
 
 import retom
+from retom.evaluation.provenance import PACKAGES, cpu_model, version_of
 
 FORMAT = 1
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ("torch", "diffusers", "transformers", "tomesd", "numpy")
 
 
 def progress(message: str) -> None:
@@ -46,7 +45,7 @@ def provenance(options: argparse.Namespace, argv: Sequence[str], script: str) ->
     """Where a result comes from: command, commit, seed, versions and hardware."""
     device = torch.device(options.device)
     versions = {"python": platform.python_version(), "retom": retom.__version__}
-    versions |= {name: _version(name) for name in PACKAGES}
+    versions |= {name: version_of(name) for name in PACKAGES}
     kept = ("MALLOC_", "OMP_", "MKL_")
     return {
         "command": command_line(script, argv),
@@ -70,16 +69,6 @@ def command_line(script: str, argv: Sequence[str]) -> str:
     """The command as others would type it: paths outside the repository lose their folders."""
     shown = [_portable(word) for word in argv]
     return shlex.join(["python", f"benchmarks/{script}.py", *shown])
-
-
-def cpu_model() -> str:
-    """The processor's own name, where the system tells it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor() or platform.machine())
 
 
 def write_json(
@@ -107,13 +96,6 @@ def _portable(word: str) -> str:
         return word
     inside = path.resolve()
     return str(inside.relative_to(ROOT)) if inside.is_relative_to(ROOT) else f"…/{path.name}"
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def _git(*words: str) -> str | None:

@@ -1,16 +1,15 @@
 """The contenders: every setting of retom, its baselines, and tomesd 0.1.3 on the same layers.
 
-A variant is applied in place with :func:`merging`, or to a copy that shares its weights with
+A variant is applied in place with :func:`apply`, or to a copy that shares its weights with
 :func:`merged_copy`, so that several contenders stand ready in one process.
 """
 
 from __future__ import annotations
 
-import contextlib
 import fnmatch
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 from typing import Any, ClassVar
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 
 import retom
 from retom.evaluation.timing import shared_copy
+from retom.evaluation.tokens import tokens_in_layers
 from retom.evaluation.tomesd import Tomesd
 from retom.methods import (
     SDTM,
@@ -59,11 +59,6 @@ class Variant:
     sharing: str = "level"
     use_rand: bool = True
     score: Any = "input"
-
-    @property
-    def guided(self) -> bool:
-        """Whether it compares the halves of guidance, and cannot run in a call without."""
-        return getattr(self.method, "uses_guidance", False)
 
     def at(self, ratio: float) -> Variant:
         """The same contender at another ratio."""
@@ -213,18 +208,6 @@ def apply(
     return merging.apply(unet)
 
 
-@contextlib.contextmanager
-def merging(
-    unet: nn.Module, variant: Variant, *, ratio: float, levels: int = 1, seed: int = 0
-) -> Iterator[None]:
-    """Merge inside the block; takes what :func:`apply` takes."""
-    remove = apply(unet, variant, ratio=ratio, levels=levels, seed=seed)
-    try:
-        yield
-    finally:
-        remove()
-
-
 def merged_copy(
     unet: nn.Module, variant: Variant, *, ratio: float, levels: int = 1, seed: int = 0
 ) -> nn.Module:
@@ -236,21 +219,11 @@ def merged_copy(
 
 def tokens_in_self_attention(unet: nn.Module, call: Callable[[], object]) -> dict[str, int]:
     """Tokens that each self-attention layer really computes on during ``call()``."""
-    seen: dict[str, int] = {}
-    removables = []
-    for name, module in unet.named_modules():
-        if name.endswith("attn1.to_q"):
-
-            def note(_: nn.Module, args: tuple[Tensor, ...], name: str = name) -> None:
-                seen[name.removesuffix(".to_q")] = args[0].shape[1]
-
-            removables.append(module.register_forward_pre_hook(note))
-    try:
-        call()
-    finally:
-        for removable in removables:
-            removable.remove()
-    return seen
+    return {
+        name.removesuffix(".to_q"): counts[-1]
+        for name, counts in tokens_in_layers(unet, call).items()
+        if name.endswith("attn1.to_q")
+    }
 
 
 def _variant(family: str, method: LocalMethod, sharing: str) -> Variant:

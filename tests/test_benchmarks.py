@@ -189,8 +189,9 @@ class TestVariants:
         before = sources.call(unet, given)
         classes = [type(module) for module in unet.modules()]
         (variant,) = variants.select([name])
-        with variants.merging(unet, variant, ratio=0.5):
-            merged = sources.call(unet, given)
+        remove = variants.apply(unet, variant, ratio=0.5)
+        merged = sources.call(unet, given)
+        remove()
         assert not torch.equal(merged, before)
         assert torch.equal(sources.call(unet, given), before)
         assert [type(module) for module in unet.modules()] == classes
@@ -223,8 +224,9 @@ class TestVariants:
         outputs = []
         for noise in range(2):
             torch.manual_seed(noise)
-            with variants.merging(unet, variant, ratio=0.5, seed=3):
-                outputs.append(sources.call(unet, given))
+            remove = variants.apply(unet, variant, ratio=0.5, seed=3)
+            outputs.append(sources.call(unet, given))
+            remove()
         assert torch.equal(*outputs)
 
     def test_copies_share_weights_and_merge_the_same_layers(self):

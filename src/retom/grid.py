@@ -150,15 +150,7 @@ class Windows:
         """
         span = range(-reach, reach + 1)
         offsets = [(0, 0)] + [(down, right) for down in span for right in span if down or right]
-        row = torch.arange(self.rows, device=device).repeat_interleave(self.columns)
-        column = torch.arange(self.columns, device=device).repeat(self.rows)
-        own = row * self.columns + column
-        table: list[Tensor] = []
-        for down, right in offsets:
-            inside = (row + down >= 0) & (row + down < self.rows)
-            inside &= (column + right >= 0) & (column + right < self.columns)
-            table.append(torch.where(inside, own + down * self.columns + right, own))
-        return torch.stack(table, dim=1)
+        return beside(self.rows, self.columns, offsets, device)
 
     def _slot_positions(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """Row and column of every slot, each int64 (num_windows, window_area)."""
@@ -167,6 +159,32 @@ class Windows:
         row = window // self.columns * self.height + slot // self.width - self.top
         column = window % self.columns * self.width + slot % self.width - self.left
         return row, column
+
+
+def beside(
+    rows: int, columns: int, offsets: Sequence[tuple[int, int]], device: torch.device
+) -> Tensor:
+    """What stands at each offset from each cell of rows x columns, in raster order.
+
+    Args:
+        rows: Of the cells.
+        columns: Of the cells.
+        offsets: Rows down and columns right.
+        device: Of the result.
+
+    Returns:
+        Cell index, int64 (rows x columns, number of offsets); the cell itself where the offset
+        leads beyond the border.
+    """
+    row = torch.arange(rows, device=device).repeat_interleave(columns)
+    column = torch.arange(columns, device=device).repeat(rows)
+    own = row * columns + column
+    table: list[Tensor] = []
+    for down, right in offsets:
+        inside = (row + down >= 0) & (row + down < rows)
+        inside &= (column + right >= 0) & (column + right < columns)
+        table.append(torch.where(inside, own + down * columns + right, own))
+    return torch.stack(table, dim=1)
 
 
 def check_window(window: object) -> tuple[int, int]:

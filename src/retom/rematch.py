@@ -8,10 +8,12 @@ most.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import torch
 from torch.nn.functional import pad
+
+from retom.representative import at_length_one
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,9 +43,7 @@ def most_similar_kept(
         eight around it that is kept and more similar, the first in raster order at a tie.
     """
     batch, num_tokens, _ = x.shape
-    precise = x.float()
-    length = cast("Tensor", torch.linalg.vector_norm(precise, dim=-1, keepdim=True))
-    unit = precise / length.clamp_min(torch.finfo(torch.float32).tiny)
+    unit = at_length_one(x)
     token = torch.arange(num_tokens, device=x.device).expand(batch, -1)
     goes = torch.zeros((batch, num_tokens), dtype=torch.bool, device=x.device)
     goes = goes.scatter(1, removed, value=True)

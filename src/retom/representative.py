@@ -26,6 +26,13 @@ def unit_tokens(tokens: Tensor, windows: Windows) -> Tensor:
     return gathered * scale
 
 
+def at_length_one(tokens: Tensor) -> Tensor:
+    """Tokens (..., C) at length one, float32; a token of length zero stays zero."""
+    precise = tokens.float()
+    length = cast("Tensor", torch.linalg.vector_norm(precise, dim=-1, keepdim=True))
+    return precise / length.clamp_min(torch.finfo(torch.float32).tiny)
+
+
 def batch_as_channels(tokens: Tensor) -> Tensor:
     """Tokens (B, N, C) as those of one picture, (1, N, B C), for a plan that a batch shares.
 

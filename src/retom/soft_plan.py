@@ -8,11 +8,13 @@ its edges run. Filling in the fine picture from both is joint bilateral upsampli
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import torch
 from torch.nn.functional import embedding_bag
 
+from retom.grid import beside
+from retom.representative import at_length_one
 from retom.token_plan import TokenPlan, repeated_rows
 
 if TYPE_CHECKING:
@@ -64,11 +66,11 @@ class SoftPlan(TokenPlan):
             grid: Height and width of the tokens.
         """
         batch, num_tokens, _ = x.shape
-        slots = plan.slot[:, _asked(grid, x.device)]  # (B, N, 5)
+        slots = plan.slot[:, beside(grid.height, grid.width, OFFSETS, x.device)]  # (B, N, 5)
         item = torch.arange(batch, device=x.device)[:, None, None]
         rows = (slots + item * plan.num_kept).reshape(batch * num_tokens, len(OFFSETS))
-        unit = _unit(x).flatten(0, 1)
-        merged = _unit(plan.merge(x.float())).flatten(0, 1)
+        unit = at_length_one(x).flatten(0, 1)
+        merged = at_length_one(plan.merge(x.float())).flatten(0, 1)
         similarity = torch.stack(
             [(unit * merged.index_select(0, row)).sum(dim=-1) for row in rows.unbind(dim=1)], dim=1
         )
@@ -127,23 +129,3 @@ class SoftPlan(TokenPlan):
             rows=repeated_rows(self.rows, batch, self.num_kept),
             weights=self.weights.repeat(batch, 1),
         )
-
-
-def _asked(grid: Grid, device: torch.device) -> Tensor:
-    """The tokens that each token asks, int64 (N, 5)."""
-    row = torch.arange(grid.height, device=device).repeat_interleave(grid.width)
-    column = torch.arange(grid.width, device=device).repeat(grid.height)
-    token = row * grid.width + column
-    table: list[Tensor] = []
-    for down, right in OFFSETS:
-        inside = (row + down >= 0) & (row + down < grid.height)
-        inside &= (column + right >= 0) & (column + right < grid.width)
-        table.append(torch.where(inside, token + down * grid.width + right, token))
-    return torch.stack(table, dim=1)
-
-
-def _unit(x: Tensor) -> Tensor:
-    """Tokens at length one, float32; zero stays zero."""
-    precise = x.float()
-    length = cast("Tensor", torch.linalg.vector_norm(precise, dim=-1, keepdim=True))
-    return precise / length.clamp_min(torch.finfo(torch.float32).tiny)

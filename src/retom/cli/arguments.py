@@ -156,6 +156,14 @@ def add_picture(group: argparse._ArgumentGroup) -> None:
         "--negative-prompt", type=prompt, metavar="TEXT", help="what to steer away from"
     )
     group.add_argument("--seed", type=seed, default=0, metavar="N", help="of the noise, default 0")
+    add_sampling(group)
+    pixels = whole_number(1)
+    group.add_argument("--height", type=pixels, metavar="PX", help="overrides that of --size")
+    group.add_argument("--width", type=pixels, metavar="PX", help="overrides that of --size")
+
+
+def add_sampling(group: argparse._ArgumentGroup) -> None:
+    """What a model has a default of: steps, guidance and size."""
     group.add_argument(
         "--steps", type=whole_number(1), metavar="N", help="denoising steps, by default the model's"
     )
@@ -171,9 +179,6 @@ def add_picture(group: argparse._ArgumentGroup) -> None:
         metavar="HxW",
         help="in pixels, by default the model's",
     )
-    pixels = whole_number(1)
-    group.add_argument("--height", type=pixels, metavar="PX", help="overrides that of --size")
-    group.add_argument("--width", type=pixels, metavar="PX", help="overrides that of --size")
 
 
 def add_merging(group: argparse._ArgumentGroup) -> None:

@@ -24,7 +24,6 @@ FORMAT = 1
 def set_up(parser: argparse.ArgumentParser) -> None:
     """Give the parser of ``retom check`` its arguments."""
     parser.set_defaults(run=run)
-    number = arguments.whole_number
     group = parser.add_argument_group("pictures")
     group.add_argument(
         "prompts", nargs="*", type=arguments.prompt, help="what to draw; two of its own if none"
@@ -33,15 +32,7 @@ def set_up(parser: argparse.ArgumentParser) -> None:
         "--seeds", nargs="+", type=arguments.seed, default=[0, 1], metavar="N",
         help="each draws every prompt once; default 0 1",
     )  # fmt: skip
-    group.add_argument(
-        "--steps", type=number(1), metavar="N", help="denoising steps, by default the model's"
-    )
-    group.add_argument(
-        "--guidance", type=arguments.guidance, metavar="G", help="by default the model's"
-    )
-    group.add_argument(
-        "--size", type=arguments.height_by_width, metavar="HxW", help="by default the model's"
-    )
+    arguments.add_sampling(group)
     arguments.add_merging(parser.add_argument_group("merging"))
     arguments.add_model(parser.add_argument_group("model"))
     group = parser.add_argument_group("output")

@@ -29,17 +29,9 @@ def record_of(results: Results) -> dict[str, Any]:
     """Everything but the single numbers, as plain data for JSON."""
     return {
         "format": FORMAT,
-        "model": results.model,
-        "content": results.content,
-        "settings": results.settings,
-        "timesteps": results.timesteps,
-        "baseline": results.baseline,
-        "extractor": results.extractor,
+        **results.about(),
         "rows": [_row(row) for row in results.rows],
         "floors": {key: asdict(estimate) for key, estimate in results.floors.items()},
-        "left_out": results.left_out,
-        "notes": results.notes,
-        "sources": results.sources,
     }
 
 

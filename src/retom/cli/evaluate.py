@@ -209,15 +209,7 @@ def _add_samples(group: argparse._ArgumentGroup) -> None:
         "--seeds", nargs="+", type=number(0, 2**31), default=[0], metavar="N",
         help="each draws every prompt once; default 0",
     )  # fmt: skip
-    group.add_argument(
-        "--steps", type=number(1), metavar="N", help="denoising steps, by default the model's"
-    )
-    group.add_argument(
-        "--guidance", type=arguments.guidance, metavar="G", help="by default the model's"
-    )
-    group.add_argument(
-        "--size", type=arguments.height_by_width, metavar="HxW", help="by default the model's"
-    )
+    arguments.add_sampling(group)
     group.add_argument(
         "--noise-levels", type=number(1), default=8, metavar="N",
         help="of the screening, default 8",

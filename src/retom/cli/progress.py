@@ -21,7 +21,25 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
 
-class StepBar:
+class Bars:
+    """Shown inside a ``with`` block."""
+
+    _progress: Progress
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
+        self._progress.stop()
+
+
+class StepBar(Bars):
     """One bar inside a ``with`` block, gone at the end; nothing where stderr is not a terminal.
 
     Args:
@@ -41,18 +59,6 @@ class StepBar:
         )
         self._task = self._progress.add_task("", total=None)
 
-    def __enter__(self) -> Self:
-        self._progress.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        at: TracebackType | None,
-    ) -> None:
-        self._progress.stop()
-
     def wait(self, label: str) -> None:
         """Something of unknown length begins."""
         self._progress.reset(self._task, description=label, total=None)
@@ -64,7 +70,7 @@ class StepBar:
         self._progress.update(self._task, completed=done, total=total)
 
 
-class WorkBar:
+class WorkBar(Bars):
     """One bar for each stage inside a ``with`` block; a line for each piece without a terminal.
 
     Lines, because an evaluation takes hours, and its log is then all there is to look at.
@@ -90,18 +96,6 @@ class WorkBar:
         )
         self._tasks: dict[str, TaskID] = {}
         self._began: dict[str, float] = {}
-
-    def __enter__(self) -> Self:
-        self._progress.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        at: TracebackType | None,
-    ) -> None:
-        self._progress.stop()
 
     def wait(self, label: str) -> None:
         """Something of unknown length begins."""

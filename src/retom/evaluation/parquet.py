@@ -44,20 +44,7 @@ def write_parquet(results: Results, folder: Path) -> tuple[Path, Path]:
         MissingExtraError: pyarrow is not installed.
         OutputError: They cannot be written.
     """
-    about = json.dumps(
-        {
-            "format": FORMAT,
-            "model": results.model,
-            "content": results.content,
-            "settings": results.settings,
-            "timesteps": results.timesteps,
-            "baseline": results.baseline,
-            "extractor": results.extractor,
-            "left_out": results.left_out,
-            "notes": results.notes,
-            "sources": results.sources,
-        }
-    )
+    about = json.dumps({"format": FORMAT, **results.about()})
     paths = folder / "results.parquet", folder / "samples.parquet"
     _write(paths[0], _estimates(results), about)
     _write(paths[1], _samples(results), about)

@@ -107,6 +107,20 @@ class Results:
     sources: list[dict[str, Any]]
     extractor: str | None
 
+    def about(self) -> dict[str, Any]:
+        """What the numbers are of and where they come from, as plain data."""
+        return {
+            "model": self.model,
+            "content": self.content,
+            "settings": self.settings,
+            "timesteps": self.timesteps,
+            "baseline": self.baseline,
+            "extractor": self.extractor,
+            "left_out": self.left_out,
+            "notes": self.notes,
+            "sources": self.sources,
+        }
+
     def row(self, name: str) -> Row:
         """The row of this name."""
         return next(row for row in self.rows if row.name == name)

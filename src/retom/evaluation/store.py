@@ -116,10 +116,6 @@ class Store:
             self._write(path, torch_files.save(made))
         return torch_files.load_file(path)
 
-    def has_tensors(self, key: str) -> bool:
-        """Whether these tensors are there."""
-        return (self.folder / "tensors" / f"{key}.safetensors").is_file()
-
     def has_pictures(self, key: str) -> bool:
         """Whether these pictures are there."""
         return (self.folder / "pictures" / key).is_dir()
