@@ -20,8 +20,8 @@ SOURCE = Path(retom.__file__).parent
 LAYERS = [
     {"errors"},
     {"grid", "token_plan", "hints", "clock", "checks", "shapes", "metrics"},
-    {"plan", "representative", "allocation", "multiscale", "guidance"},
-    {"soft_plan", "matrix_plan", "rematch"},
+    {"plan", "representative", "allocation", "multiscale", "guidance", "bands"},
+    {"soft_plan", "matrix_plan", "rematch", "candidates"},
     {"methods", "protection"},
     {"rules", "presets"},
     {"config", "refusals"},

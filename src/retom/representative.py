@@ -1,4 +1,4 @@
-"""Electing representatives, and finding the representative that each token would join."""
+"""Unit tokens, and the one of each window that represents it."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def most_similar_on_average(unit: Tensor, windows: Windows, eligible: Tensor | N
     total = unit[:, :, 0]
     for slot in range(1, windows.area):
         total = total + unit[:, :, slot]
-    score = _dot(unit, total[:, :, None])
+    score = dot(unit, total[:, :, None])
     if eligible is not None:
         score = score.masked_fill(~eligible, -torch.inf)
     elected = score.argmax(dim=-1)
@@ -83,56 +83,7 @@ def first_eligible(eligible: Tensor) -> Tensor:
     return eligible.to(torch.int8).argmax(dim=-1)
 
 
-def nearest_representative(
-    unit: Tensor,
-    representative: Tensor,
-    windows: Windows,
-    reach: int,
-    eligible: Tensor | None,
-) -> tuple[Tensor, Tensor]:
-    """Find for every token the most similar representative of the windows around its own.
-
-    Args:
-        unit: From :func:`unit_tokens`, float32 (B, num_windows, window_area, C).
-        representative: Slot of each window's representative, int64 (B, num_windows).
-        windows: The partition that ``unit`` is ordered by.
-        reach: How many windows away a token may look: 0 its own window only, 1 the 3x3 windows
-            around it, 2 the 5x5. The cost is one dot product a token for each window looked at.
-        eligible: Which slots may leave or be joined, bool (num_windows, window_area), None for all.
-
-    Returns:
-        The token that represents it, int64 (B, num_windows, window_area), and the cosine similarity
-        to that token, float32 of the same shape: -inf for representatives, which never leave, and
-        for slots that are not eligible. Ties stay in the own window, then go to the first window in
-        raster order.
-    """
-    batch, count, area, channels = unit.shape
-    slot_index = representative[..., None, None].expand(-1, -1, 1, channels)
-    vector = unit.gather(2, slot_index).squeeze(2)  # (B, num_windows, C)
-    table = windows.token_index(unit.device)
-    token = table.expand(batch, -1, -1).gather(2, representative[..., None]).squeeze(2)
-
-    similarity = _dot(unit, vector[:, :, None])
-    target = token[..., None].expand(batch, count, area)
-    neighbours = windows.neighbours(reach, unit.device)
-    closed = None if eligible is None else ~eligible.any(dim=-1)
-    for ring in range(1, neighbours.shape[1]):
-        window = neighbours[:, ring]
-        candidate = _dot(unit, vector.index_select(1, window)[:, :, None])
-        if closed is not None:
-            candidate = candidate.masked_fill(closed[window][:, None], -torch.inf)
-        closer = candidate > similarity
-        similarity = torch.where(closer, candidate, similarity)
-        target = torch.where(closer, token.index_select(1, window)[..., None], target)
-
-    slot = torch.arange(area, device=unit.device)
-    stays = slot == representative[..., None]
-    if eligible is not None:
-        stays = stays | ~eligible
-    return target, similarity.masked_fill(stays, -torch.inf)
-
-
-def _dot(x: Tensor, y: Tensor) -> Tensor:
+def dot(x: Tensor, y: Tensor) -> Tensor:
     """Dot products along the last dimension, by multiply-and-sum.
 
     Not a matmul: each product is then computed alike whatever the batch, and in float32 even where

@@ -20,6 +20,7 @@ from retom.allocation import (
     most_removable,
     num_removed,
 )
+from retom.candidates import nearest_representative
 from retom.checks import check_choice, check_ratio
 from retom.errors import ConfigError
 from retom.grid import Grid, Windows, check_window
@@ -27,11 +28,12 @@ from retom.hints import NO_HINTS, Hints
 from retom.multiscale import TwoScales, allocate_two_scales
 from retom.plan import MERGE_MODES, MergeMode, Plan
 from retom.rematch import most_similar_kept
-from retom.representative import nearest_representative, unit_tokens
 from retom.soft_plan import SoftPlan
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from retom.bands import Band
 
 
 LOCAL_ALLOCATIONS: tuple[str, ...] = (*ALLOCATIONS, "multiscale")
@@ -164,16 +166,16 @@ class LocalMethod(ABC):
         return SoftPlan.build(plan, x, grid) if self.unmerge == "similarity" else plan
 
     @abstractmethod
-    def elect(self, unit: Tensor, windows: Windows, eligible: Tensor | None) -> Tensor:
-        """Elect one representative a window.
+    def elect(self, unit: Tensor, band: Band, eligible: Tensor | None) -> Tensor:
+        """Elect one representative in each window of a band.
 
         Args:
-            unit: Unit tokens in window order, float32 (B, num_windows, window_area, C).
-            windows: The partition.
-            eligible: Which slots may be elected, bool (num_windows, window_area), None for all.
+            unit: The band's unit tokens in window order, float32 (B, n, window_area, C).
+            band: Which n windows they are; all of them, unless on a CPU.
+            eligible: Which slots may be elected, bool (n, window_area), None for all.
 
         Returns:
-            Slot of the representative in each window, int64 (B, num_windows).
+            Slot of the representative in each window, int64 (B, n).
         """
 
     def _candidates(self, x: Tensor, windows: Windows, hints: Hints) -> tuple[Tensor, Tensor]:
@@ -182,9 +184,7 @@ class LocalMethod(ABC):
             eligible = eligible_slots(windows, hints.protected)
         else:
             eligible = windows.valid(x.device) if windows.is_ragged else None
-        unit = unit_tokens(x, windows)
-        representative = self.elect(unit, windows, eligible)
-        return nearest_representative(unit, representative, windows, self.reach, eligible)
+        return nearest_representative(x, windows, self.reach, eligible, self.elect)
 
     def _partitions(self, grid: Grid) -> tuple[Windows, ...]:
         """The partitions that take turns."""

@@ -13,7 +13,7 @@ from retom.methods.local import LocalMethod
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from retom.grid import Windows
+    from retom.bands import Band
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,10 +37,11 @@ class RandomRepresentative(LocalMethod):
         super().__post_init__()
         check_seed(self.seed)
 
-    def elect(self, unit: Tensor, windows: Windows, eligible: Tensor | None) -> Tensor:
+    def elect(self, unit: Tensor, band: Band, eligible: Tensor | None) -> Tensor:
         """The slot of the highest of the window's random numbers."""
         generator = torch.Generator().manual_seed(self.seed)
-        draw = torch.rand((windows.count, windows.area), generator=generator).to(unit.device)
+        size = (band.partition.count, band.partition.area)
+        draw = torch.rand(size, generator=generator)[band.places].to(unit.device)
         if eligible is not None:
             draw = draw.masked_fill(~eligible, -torch.inf)
         return draw.argmax(dim=-1).expand(unit.shape[0], -1)

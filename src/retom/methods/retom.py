@@ -11,7 +11,7 @@ from retom.representative import most_similar_on_average
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from retom.grid import Windows
+    from retom.bands import Band
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +32,6 @@ class ReToM(LocalMethod):
 
     name: ClassVar[str] = "retom"
 
-    def elect(self, unit: Tensor, windows: Windows, eligible: Tensor | None) -> Tensor:
+    def elect(self, unit: Tensor, band: Band, eligible: Tensor | None) -> Tensor:
         """See :func:`retom.representative.most_similar_on_average`."""
-        return most_similar_on_average(unit, windows, eligible)
+        return most_similar_on_average(unit, band.windows, eligible)

@@ -13,7 +13,7 @@ from retom.representative import first_eligible
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from retom.grid import Windows
+    from retom.bands import Band
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +26,7 @@ class WindowCorner(LocalMethod):
 
     name: ClassVar[str] = "window_corner"
 
-    def elect(self, unit: Tensor, windows: Windows, eligible: Tensor | None) -> Tensor:
+    def elect(self, unit: Tensor, band: Band, eligible: Tensor | None) -> Tensor:
         """The first slot of every window that may be elected."""
         if eligible is None:
             return torch.zeros(unit.shape[:2], dtype=torch.int64, device=unit.device)
