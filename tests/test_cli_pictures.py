@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from retom import OutputError
-from retom.drawing.png import check_output, read_record, save_png
+from retom.drawing.files import check_output
+from retom.drawing.png import read_record, save_png
 from retom.drawing.sheet import Panel, difference_map, sheet
 
 RECORD = {"prompt": "ein Äpfel 🍎", "environment": {"retom": "0"}, "nested": {"list": [1, None]}}

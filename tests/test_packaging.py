@@ -35,6 +35,7 @@ LAYERS = [
     {"handle"},
     {"testing", "explanation"},
     {"drawing"},
+    {"viz"},
     {"evaluation"},
     {"cli"},
 ]

@@ -85,3 +85,8 @@ def test_the_command_takes_a_preset_and_options_on_top():
     assert parse("--preset", "fast", "--ratio", "0.6") == Config(method=ReToM(ratio=0.6))
     kept = parse("--preset", "quality", "--method", "window_corner").method
     assert (kept.name, kept.ratio) == ("window_corner", 0.3)
+
+
+def test_a_method_where_a_configuration_goes_is_refused():
+    with pytest.raises(ConfigError, match=r"a ReToM was given.*method=retom\.ReToM"):
+        retom.apply(tiny.unet(), retom.ReToM(ratio=0.3))

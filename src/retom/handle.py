@@ -235,6 +235,11 @@ def apply(
                 "configuration. Give one of them, and single options on top of it."
             )
         config = Config.preset(preset)
+    if config is not None and not isinstance(config, Config):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ConfigError(
+            f"config is a retom.Config; a {type(config).__name__} was given. A method goes by its "
+            "name: retom.apply(pipe, method=retom.ReToM(ratio=0.5))."
+        )
     config = (config or Config()).with_options(**options)
     denoiser = find_denoiser(target)
     layout = layout_of(denoiser)

@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING, NoReturn
 
 import retom
-from retom.cli import check, evaluate, explain, generate
+from retom.cli import check, evaluate, explain, generate, grid, inspect
 from retom.errors import ConfigError, RetomError
 
 if TYPE_CHECKING:
@@ -90,6 +90,22 @@ def _parser() -> argparse.ArgumentParser:
             help="what merging can gain on a model, without its weights",
             description="Count what every layer costs, un-merged and merged, and what that can "
             "gain at most. Needs no weights and computes nothing.",
+        )
+    )
+    inspect.set_up(
+        commands.add_parser(
+            "inspect",
+            help="see what merged where",
+            description="Draw a picture with merging and show which tokens became one in a layer, "
+            "how alike they were and what that lost: a picture, an SVG or an animation.",
+        )
+    )
+    grid.set_up(
+        commands.add_parser(
+            "grid",
+            help="one picture with many settings: methods and ratios by seeds",
+            description="Draw a prompt un-merged and with each method at each ratio, from each "
+            "seed, on one page.",
         )
     )
     return parser

@@ -256,6 +256,19 @@ def add_model(group: argparse._ArgumentGroup) -> None:
     )
 
 
+def add_file(group: argparse._ArgumentGroup, default: str, what: str) -> None:
+    """Where a picture goes."""
+    group.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        default=Path(default),
+        metavar="FILE",
+        help=f"{what}; default {default}",
+    )
+    group.add_argument("--quiet", action="store_true", help="print nothing but errors")
+
+
 def add_output(group: argparse._ArgumentGroup) -> None:
     """What is told, and where the picture goes."""
     group.add_argument(

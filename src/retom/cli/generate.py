@@ -9,7 +9,8 @@ import torch
 
 from retom.cli import arguments
 from retom.cli.running import require, threads
-from retom.drawing.png import check_output, save_png
+from retom.drawing.files import check_output
+from retom.drawing.png import save_png
 from retom.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def run(options: argparse.Namespace) -> None:
         with StepBar(hidden=options.quiet) as bar:
             bar.wait("loading")
             model = load_model(options.model, device=options.device, dtype=options.dtype)
-            settings = _settings(options, model)
+            settings = settings_of(options, model)
             result = _draw(options, model, settings, config, bar.step)
         record = report.record_of(model, settings, config, result, options.output)
         save_png(report.picture_of(record, result), options.output, record)
@@ -77,7 +78,7 @@ def _draw(
         ) from error
 
 
-def _settings(options: argparse.Namespace, model: Model) -> Settings:
+def settings_of(options: argparse.Namespace, model: Model) -> Settings:
     """What to draw, the model's defaults filled in."""
     from retom.drawing.generation import Settings, check_size
 

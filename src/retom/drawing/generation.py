@@ -164,7 +164,7 @@ def draw(model: Model, settings: Settings, config: Config, *, on_step: OnStep) -
         RetomError: The model cannot merge, or not as ``config`` says; before the first step.
     """
     with applied(model.pipe, config) as handle:
-        merged = _run(model, settings, "drawing", on_step)
+        merged = draw_once(model, settings, "drawing", on_step)
         return Result(merged, handle.summary())
 
 
@@ -188,9 +188,9 @@ def compare(
     """
     short = replace(settings, steps=min(_WARM_UP_STEPS, settings.steps))
     with applied(model.pipe, config) as handle:  # first of all: it checks the ratio at this size
-        _run(model, short, "warming up", on_step)
+        draw_once(model, short, "warming up", on_step)
         summary = handle.summary()
-    _run(model, short, "warming up", on_step)
+    draw_once(model, short, "warming up", on_step)
 
     merged: list[Series] = []
     unmerged: list[Series] = []
@@ -199,15 +199,22 @@ def compare(
         for merges in (False, True) if pair % 2 == 0 else (True, False):
             if merges:
                 with applied(model.pipe, config):
-                    merged.append(_run(model, settings, f"merged{count}", on_step))
+                    merged.append(draw_once(model, settings, f"merged{count}", on_step))
             else:
-                unmerged.append(_run(model, settings, f"un-merged{count}", on_step))
+                unmerged.append(draw_once(model, settings, f"un-merged{count}", on_step))
     series = Series.of(merged)
     return Result(series, summary, Comparison.of(Series.of(unmerged), series))
 
 
-def _run(model: Model, settings: Settings, label: str, on_step: OnStep) -> Series:
-    """Draw one picture with the pipeline as it is, and time it."""
+def draw_once(model: Model, settings: Settings, label: str, on_step: OnStep) -> Series:
+    """Draw one picture with the pipeline as it is, merging or not, and time it.
+
+    Args:
+        model: Draws.
+        settings: What, from which seed.
+        label: What ``on_step`` is told is being drawn.
+        on_step: Told of every step.
+    """
 
     def after_step(
         _pipe: object, index: int, _timestep: object, tensors: dict[str, Any]

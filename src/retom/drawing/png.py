@@ -1,42 +1,20 @@
-"""Save pictures as PNG: whole or not at all, with what they were drawn from inside."""
+"""Save pictures as PNG with what they were drawn from inside, and read it again."""
 
 from __future__ import annotations
 
 import json
-import os
-from contextlib import contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, cast
 
+from retom.drawing.files import whole_file
 from retom.errors import OutputError
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Mapping
+    from collections.abc import Mapping
+    from pathlib import Path
 
     from PIL.Image import Image
 
 RECORD_KEY = "retom"
-
-
-def check_output(path: Path) -> None:
-    """Refuse a path that :func:`save_png` could not write, before the work of drawing is done.
-
-    It is tried out: a file is made beside ``path`` and deleted. Permissions alone do not tell.
-
-    Raises:
-        OutputError: The path is not one of a PNG file, its folder is missing, or it cannot be
-            written.
-    """
-    if path.suffix.lower() != ".png":
-        raise OutputError(f"Pictures are saved as PNG; {path} does not end in .png.")
-    if path.is_dir():
-        raise OutputError(f"{path} is a folder; name the file to write.")
-    if path.exists() and not os.access(path, os.W_OK):
-        raise OutputError(f"{path} exists and is write-protected.")
-    if not path.parent.is_dir():
-        raise OutputError(f"There is no folder {path.parent} to write {path.name} to.")
-    with _sibling(path):
-        pass
 
 
 def save_png(image: Image, path: Path, record: Mapping[str, Any]) -> None:
@@ -59,10 +37,8 @@ def save_png(image: Image, path: Path, record: Mapping[str, Any]) -> None:
     texts.add_itxt("Software", f"retom {record['environment']['retom']}")
     texts.add_itxt("Description", str(record["prompt"]))
     texts.add_itxt(RECORD_KEY, json.dumps(record, ensure_ascii=False, allow_nan=False))
-    with _sibling(path) as file:
+    with whole_file(path) as file:
         image.save(file, "PNG", pnginfo=texts)
-        file.flush()
-        os.replace(file.name, path.resolve())
 
 
 def read_record(path: str | Path) -> dict[str, Any]:
@@ -79,19 +55,3 @@ def read_record(path: str | Path) -> dict[str, Any]:
     except (OSError, UnidentifiedImageError, KeyError) as error:
         raise OutputError(f"{path} is not a picture that retom saved.") from error
     return cast("dict[str, Any]", json.loads(text))
-
-
-@contextmanager
-def _sibling(path: Path) -> Generator[BinaryIO]:
-    """A new file in the folder of ``path``, gone at the end unless it was moved to its place."""
-    target = path.resolve()
-    temporary = target.with_name(f".{os.getpid()}.retom-unfinished")
-    try:
-        # Opened, not made by tempfile: the picture gets the permissions of any new file.
-        with temporary.open("wb") as file:
-            yield file
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise OutputError(f"{path} cannot be written: {reason}.") from error
-    finally:
-        temporary.unlink(missing_ok=True)

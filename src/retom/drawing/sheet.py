@@ -18,7 +18,7 @@ GAIN = 10
 # Nine steps of the colour map "magma" (S. van der Walt, N. Smith; CC0): lightness grows evenly.
 _MAGMA = ("000004", "1D1147", "51127C", "822681", "B63679", "E65164", "FB8861", "FEC287", "FCFDBF")
 
-_PAPER = "#F7F7F5"
+PAPER = "#F7F7F5"
 _INK = "#1F2328"
 _GREY = "#6B7280"
 _SMALLEST_PANEL = 384
@@ -64,14 +64,14 @@ def sheet(panels: list[Panel], *, title: str, caption: str) -> Image.Image:
     unit = max(16, width // 24)  # about the height of a line; all spaces are shares of it
     margin, gap = round(1.5 * unit), round(0.75 * unit)
     total = len(panels) * width + (len(panels) - 1) * gap + 2 * margin
-    head = _Lines(unit, total - 2 * margin).add(title, large=True).add(caption, large=False)
+    head = Lines(unit, total - 2 * margin).add(title, large=True).add(caption, large=False)
     feet = [
-        _Lines(unit, width).add(panel.label, large=True).add(panel.detail, large=False)
+        Lines(unit, width).add(panel.label, large=True).add(panel.detail, large=False)
         for panel in panels
     ]
     top = margin + head.height + gap
     below = top + height + gap
-    page = Image.new("RGB", (total, below + max(foot.height for foot in feet) + margin), _PAPER)
+    page = Image.new("RGB", (total, below + max(foot.height for foot in feet) + margin), PAPER)
     pen = ImageDraw.Draw(page)
     head.write(pen, margin, margin)
     for place, (panel, foot) in enumerate(zip(panels, feet, strict=True)):
@@ -81,7 +81,7 @@ def sheet(panels: list[Panel], *, title: str, caption: str) -> Image.Image:
     return page
 
 
-class _Lines:
+class Lines:
     """Wrapped lines of text, placed under each other.
 
     Args:
@@ -95,7 +95,7 @@ class _Lines:
         self._width = width
         self._placed: list[tuple[int, str, Font, str]] = []
 
-    def add(self, text: str, *, large: bool) -> _Lines:
+    def add(self, text: str, *, large: bool) -> Lines:
         """Append a paragraph, dark and large or grey and small."""
         size = self._unit * (1.15 if large else 0.85)
         font = _font(text, size)
