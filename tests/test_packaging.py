@@ -33,7 +33,7 @@ LAYERS = [
     {"hooks"},
     {"summary"},
     {"handle"},
-    {"testing", "explanation"},
+    {"testing", "explanation", "compat"},
     {"drawing"},
     {"viz"},
     {"evaluation"},

@@ -1,0 +1,1 @@
+"""The interfaces of other libraries, for a change of one import line."""
