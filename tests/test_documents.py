@@ -57,4 +57,4 @@ def test_the_site_builds_without_a_warning(tmp_path):
     assert done.returncode == 0, done.stderr
     commands = (tmp_path / "html" / "commands.html").read_text(encoding="utf-8")
     for command in ("generate", "eval", "check", "explain", "inspect", "grid"):
-        assert f"retom {command}" in commands
+        assert f'id="retom-{command}"' in commands
