@@ -26,7 +26,7 @@ LAYERS = [
     {"rules", "presets"},
     {"config", "refusals"},
     {"models"},
-    {"calls"},
+    {"calls", "level"},
     {"span"},
     {"state", "settling"},
     {"flops"},

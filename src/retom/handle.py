@@ -10,18 +10,18 @@ from retom.config import Config
 from retom.errors import AlreadyAppliedError, ConfigError
 from retom.flops import block_flops
 from retom.grid import Grid
-from retom.hooks import attach, owner_of
+from retom.hooks import Removable, attach, owner_of
+from retom.level import LevelState
 from retom.models import find_denoiser, find_entry, layout_of
 from retom.protection import read_mask
 from retom.settling import settled
-from retom.state import LevelState, MergeState
+from retom.state import MergeState
 from retom.summary import Summary, summarise
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
     from torch import nn
-    from torch.utils.hooks import RemovableHandle
 
     from retom.models.layout import Layout
 
@@ -45,9 +45,7 @@ class Handle:
             seen=dict.fromkeys(layout.levels),
         )
         self._state.set_methods()
-        self._removables: list[RemovableHandle] = attach(
-            entry, denoiser, layout, self._state, owner=self
-        )
+        self._removables: list[Removable] = attach(entry, denoiser, layout, self._state, owner=self)
 
     @property
     def config(self) -> Config:

@@ -29,3 +29,48 @@ def refuse_chunks(block: nn.Module) -> None:
             "scope='attention+mlp' merges what enters the MLP, but forward chunking hands it over "
             "in pieces. Call disable_forward_chunking() first, or use scope='attention'."
         )
+
+
+_ADVICE = (
+    "Keep the plans of a picture's first step with refresh=(1.0,), or call disable_cache() and use "
+    "a cache of whole blocks, FirstBlockCacheConfig or MagCacheConfig."
+)
+
+
+def refuse_hook_on_layer(
+    hook: object, layer: str, *, scope: str, is_cache: bool, keeps_plans: bool
+) -> None:
+    """For hooks of diffusers on layers that run on merged tokens.
+
+    Args:
+        hook: The hook.
+        layer: Qualified name of the site that it is in.
+        scope: What merges.
+        is_cache: Whether it hands out what its layer gave earlier.
+        keeps_plans: Whether the same tokens are merged in all steps of a picture.
+    """
+    names = {cls.__name__ for cls in type(hook).__mro__}
+    if is_cache and not keeps_plans:
+        raise ConfigError(
+            f"{type(hook).__name__} in {layer} hands out what its layer gave in earlier steps, but "
+            f"scope={scope!r} merges other tokens in every step. {_ADVICE}"
+        )
+    if "FasterCacheBlockHook" in names and not getattr(hook, "is_guidance_distilled", True):
+        raise ConfigError(
+            f"FasterCache in {layer} leaves out half of the batch in some steps, and the other "
+            "half's tokens would merge otherwise than those that it keeps. Use FasterCacheConfig("
+            "is_guidance_distilled=True) if the denoiser's batch holds no halves of guidance, or "
+            "call disable_cache() and use FirstBlockCacheConfig or MagCacheConfig."
+        )
+    if "SmoothedEnergyGuidanceHook" in names and scope != "kv":
+        raise ConfigError(
+            f"Smoothed energy guidance in {layer} blurs the queries as a square picture, which "
+            f"scope={scope!r} has merged. Use SkipLayerGuidance or PerturbedAttentionGuidance, or "
+            "leave its blocks un-merged with levels=."
+        )
+    if "AttentionProcessorSkipHook" in names and scope == "kv":
+        raise ConfigError(
+            f"Perturbed attention guidance in {layer} gives every query its own value, and "
+            "scope='kv' leaves fewer values than queries, so that it would do nothing. Use "
+            "scope='attention'."
+        )

@@ -22,14 +22,11 @@ if TYPE_CHECKING:
     from retom.calls import Args, Kwargs
     from retom.config import Config
     from retom.grid import Grid
-    from retom.methods import Method
+    from retom.level import LevelState, PlanSlot
     from retom.span import Span
     from retom.token_plan import TokenPlan
 
 Score = Callable[["Tensor"], "Tensor"]
-
-SHARED = ""
-"""Key of the plan that all layers of a level share."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -59,36 +56,10 @@ class MergedBlock:
 
 
 @dataclass(slots=True, eq=False)
-class LevelState:
-    """One attention level; all hooks of the level share it.
-
-    Attributes:
-        method: What merges on this level in the running call; None where nothing does.
-        source_grid: Grid of the feature map that the level's next layers turn to tokens.
-        plans: Plans in use, by the name of the layer, or :data:`SHARED`.
-        planned_grid: Grid that they were made for.
-        protected: Tokens of the grid that must not go, bool (N,); None for none.
-        protected_grid: Grid that the mask was last pooled to and checked for.
-    """
-
-    method: Method | None = None
-    source_grid: Grid | None = None
-    plans: dict[str, TokenPlan] = field(default_factory=dict)
-    planned_grid: Grid | None = None
-    protected: Tensor | None = None
-    protected_grid: Grid | None = None
-
-    def forget(self) -> None:
-        """Drop all plans."""
-        self.plans.clear()
-        self.planned_grid = None
-
-
-@dataclass(slots=True, eq=False)
 class MergeState:
     """Mutable state shared by the hooks of one denoiser.
 
-    A plan is made by the first layer of a level and shared by the level's other layers. It lasts
+    A plan is made by a layer, or by the first layer of a level for its other layers too. It lasts
     for the call of the denoiser or, with ``refresh``, until the clock says that it is time for
     another one. A call that fails leaves nothing behind.
 
@@ -105,6 +76,8 @@ class MergeState:
         read_grids: Grids read from values, and the tensor that they were read from.
         calls: Arguments of each layer's last call that merged, on the meta device, for counting.
         clock: Timesteps of the picture being drawn.
+        turn: Whose turn it is where two partitions alternate, 0 or 1. Apart from the clock, whose
+            count a compiled graph must not depend on.
         mask: Pixels or latents to protect, bool (height, width) on the CPU; None for none.
         guidance: What the last call of the picture being drawn said, for methods that ask.
         seen: Grid of each level in the last call that merged; None before it. The keys never
@@ -123,6 +96,7 @@ class MergeState:
     read_grids: tuple[object, dict[int, Grid]] | None = None
     calls: dict[str, tuple[Args, Kwargs]] = field(default_factory=dict)
     clock: Clock = field(default_factory=Clock)
+    turn: int = 0
     mask: Tensor | None = None
     guidance: Guidance = field(default_factory=Guidance)
     seen: dict[int, Grid | None] = field(default_factory=dict)
@@ -165,6 +139,7 @@ class MergeState:
                 self.forget()
             if self.clock.begins:
                 self.guidance.forget()
+            self.turn = self.clock.turn % 2 if self.config.alternates else 0
             self.set_methods()
         for number, grid in grids.items():
             level = self.levels[number]
@@ -221,13 +196,13 @@ class MergeState:
             level.forget()
 
     def plan_for(
-        self, level: LevelState, layer: str, tokens: Tensor, score: Score | None = None
+        self, level: LevelState, own: PlanSlot, tokens: Tensor, score: Score | None = None
     ) -> TokenPlan | None:
         """The plan in use for a layer, made if there is none yet.
 
         Args:
             level: The layer's.
-            layer: Its name.
+            own: Its slot.
             tokens: What is to merge, (B, N, C).
             score: From ``tokens`` to what a plan compares, (B, N, any); None: to themselves.
 
@@ -248,18 +223,15 @@ class MergeState:
             )
         if method.num_removed(grid) == 0:
             return None
-        if level.planned_grid != grid:
-            level.forget()
-            level.planned_grid = grid
-        key = SHARED if self.config.share == "level" else layer
-        plan = level.plans.get(key)
-        if plan is None or plan.batch_size != tokens.shape[0]:
+        slot = level.shared if self.config.share == "level" else own
+        plan = slot.plan
+        if plan is None or slot.grid != grid or plan.batch_size != tokens.shape[0]:
             with torch.no_grad():
                 compared = tokens if score is None else score(tokens)
                 compared = batch_as_channels(compared) if self.shares_plan else compared
             plan = method.plan(compared, grid, self._hints(level, grid, tokens))
             plan = plan.repeated(len(tokens)) if self.shares_plan else plan
-            level.plans[key] = plan
+            slot.plan, slot.grid = plan, grid
         return plan
 
     def note_call(self, layer: str, call: tuple[Args, Kwargs]) -> None:
@@ -275,4 +247,4 @@ class MergeState:
         importance = self.guidance.importance(grid, len(tokens))
         if importance is not None and self.shares_plan:
             importance = importance.mean(dim=0, keepdim=True)
-        return Hints(protected=protected, turn=self.clock.turn % 2, importance=importance)
+        return Hints(protected=protected, turn=self.turn, importance=importance)

@@ -15,32 +15,44 @@ site, scope attention       MergeInput → attention → UnmergeOutput
       scope block           MergeBlock → block → UnmergeBlock
       score block           PlanFromBlock, before all of these but MergeBlock
 ```
+
+Where diffusers has a cache on a block, MergeInside stands inside of it, and MergeBlock rests.
 """
 
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import torch
 from torch import nn
 
 from retom.hooks.block import MergeBlock, UnmergeBlock
+from retom.hooks.caches import Caches, MergeInside, Place
 from retom.hooks.call import DenoiserBegins, DenoiserEnds, GridSource
 from retom.hooks.entry import CallComes, CallEnds
 from retom.hooks.layers import MergeInput, MergeKeys, PlanFromBlock, RefuseChunks, UnmergeOutput
 from retom.hooks.recomputation import BlockBegins, BlockEnds, Memory
+from retom.level import PlanSlot
 
 if TYPE_CHECKING:
     from torch.utils.hooks import RemovableHandle
 
+    from retom.level import LevelState
     from retom.models.layout import AttentionSite, Layout, Site
-    from retom.state import LevelState, MergeState
+    from retom.state import MergeState
+
+
+class Removable(Protocol):
+    """What can be taken off again."""
+
+    def remove(self) -> None:
+        """Take it off."""
 
 
 def attach(
     entry: nn.Module, denoiser: nn.Module, layout: Layout, state: MergeState, owner: object
-) -> list[RemovableHandle]:
+) -> list[Removable]:
     """Register the hooks for every site.
 
     Sites that do not merge, and modules outside of the scope, get hooks too, which let everything
@@ -57,50 +69,65 @@ def attach(
     Returns:
         Handles that remove the hooks.
     """
-    removables = [
-        entry.register_forward_pre_hook(CallComes(state, layout), with_kwargs=True),
-        denoiser.register_forward_pre_hook(DenoiserBegins(state, layout, owner), with_kwargs=True),
+    memory = Memory()
+    places: list[Place] = []
+    at_sites: list[Removable] = []
+    for site in layout.sites:
+        place, hooks = _attach_site(site, state, memory)
+        places.append(place)
+        at_sites += hooks
+    caches = Caches(state, tuple(places))
+    comes = CallComes(state, layout, None if entry is denoiser else caches)
+    begins = DenoiserBegins(state, layout, caches, owner)
+    removables: list[Removable] = [
+        entry.register_forward_pre_hook(comes, with_kwargs=True),
+        denoiser.register_forward_pre_hook(begins, with_kwargs=True),
         denoiser.register_forward_hook(DenoiserEnds(state), always_call=True),
         entry.register_forward_hook(CallEnds(state)),
+        caches,
     ]
     sources = {site.grid_source: site.level for site in layout.sites}
     for source, number in sources.items():
         if source is not None:
             reads = GridSource(state, state.levels[number])
             removables.append(source.register_forward_pre_hook(reads, with_kwargs=True))
-    memory = Memory()
-    for site in layout.sites:
-        removables += _attach_site(site, state, memory)
+    removables += at_sites
     if "torch._dynamo" in sys.modules:
         # Nor does it look for hooks that come later: what was compiled before would run un-merged.
         torch.compiler.reset()
     return removables
 
 
-def _attach_site(site: Site, state: MergeState, memory: Memory) -> list[RemovableHandle]:
+def _attach_site(
+    site: Site, state: MergeState, memory: Memory
+) -> tuple[Place, list[RemovableHandle]]:
     level = state.levels[site.level]
+    slot = level.own.setdefault(site.name, PlanSlot())
     tokens = "hidden_states" if site.spec is None else site.spec.tokens
     before: list[tuple[nn.Module, object]] = [
-        (site.block, BlockBegins(memory, state, level, tokens, site.parameters))
+        (site.block, BlockBegins(memory, state, level, slot, tokens, site.parameters))
     ]
     after: list[tuple[nn.Module, object]] = []
+    inside = None
     if site.spec is not None:
-        merges = MergeBlock(state, level, site.name, site.spec, site.parameters)
+        merges = MergeBlock(state, level, slot, site.name, site.spec, site.parameters)
+        unmerges = UnmergeBlock(state, site.spec)
         before.append((site.block, merges))
-        after.append((site.block, UnmergeBlock(state, site.spec)))
+        after.append((site.block, unmerges))
+        inside = MergeInside(merges, unmerges)
     if site.inside is not None:
-        inside_before, inside_after = _inside(site.block, site.inside, (state, level, site.name))
+        inside_before, inside_after = _inside(site.block, site.inside, (state, level, slot))
         before += inside_before
         after += inside_after
-    return [
+    return Place.of(site, inside), [
         *(m.register_forward_pre_hook(cast("Any", h), with_kwargs=True) for m, h in before),
         *(m.register_forward_hook(cast("Any", h)) for m, h in after),
-        site.block.register_forward_hook(BlockEnds(memory, state, level), always_call=True),
+        site.block.register_forward_hook(BlockEnds(memory, state, level, slot), always_call=True),
     ]
 
 
 def _inside(
-    block: nn.Module, inside: AttentionSite, shared: tuple[MergeState, LevelState, str]
+    block: nn.Module, inside: AttentionSite, shared: tuple[MergeState, LevelState, PlanSlot]
 ) -> tuple[list[tuple[nn.Module, object]], list[tuple[nn.Module, object]]]:
     """Hooks before and after self-attention and MLP, for scopes smaller than the block."""
     both = frozenset({"attention", "attention+mlp"})

@@ -13,8 +13,9 @@ from retom.span import find_span, merge_call, unmerge_output
 from retom.state import MergedBlock
 
 if TYPE_CHECKING:
+    from retom.level import LevelState, PlanSlot
     from retom.models.spec import BlockSpec
-    from retom.state import LevelState, MergeState
+    from retom.state import MergeState
 
 
 @dataclass(slots=True, eq=False)
@@ -24,25 +25,33 @@ class MergeBlock:
     Attributes:
         state: The denoiser's.
         level: The site's.
+        slot: The site's own plan.
         layer: Qualified name of the site.
         spec: The block's row.
         parameters: Names of its forward's parameters.
+        stands_inside: Whether a cache is on the block, and merging happens inside of it.
     """
 
     state: MergeState
     level: LevelState
+    slot: PlanSlot
     layer: str
     spec: BlockSpec
     parameters: tuple[str, ...]
+    stands_inside: bool = False
 
     def __call__(self, module: nn.Module, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs] | None:
+        return None if self.stands_inside else self.merge(args, kwargs)
+
+    def merge(self, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs] | None:
+        """The block's arguments with K image tokens; None where it runs as it is."""
         state, grid = self.state, self.level.source_grid
         merges = state.running and self.level.method is not None
         if not merges or grid is None or state.config.scope != "block":
             return None
         call = (args, kwargs)
         span = find_span(self.spec, self.parameters, call, grid.num_tokens, state.references)
-        plan = state.plan_for(self.level, self.layer, span.image)
+        plan = state.plan_for(self.level, self.slot, span.image)
         if plan is None:
             return None
         if not torch.compiler.is_compiling():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
+import torch
 from torch import Tensor, nn
 
 from retom.calls import Args, Kwargs, bind, first_input
@@ -13,8 +14,10 @@ from retom.grid import Grid
 from retom.hooks.entry import UNSEEN_GRID
 
 if TYPE_CHECKING:
+    from retom.hooks.caches import Caches
+    from retom.level import LevelState
     from retom.models.layout import Layout
-    from retom.state import LevelState, MergeState
+    from retom.state import MergeState
 
 
 @dataclass(slots=True, eq=False)
@@ -23,10 +26,13 @@ class DenoiserBegins:
 
     state: MergeState
     layout: Layout
+    caches: Caches
     owner: object
 
     def __call__(self, module: nn.Module, args: Args, kwargs: Kwargs) -> None:
         state, layout = self.state, self.layout
+        if not torch.compiler.is_compiling():
+            self.caches.look()
         if not state.enabled:
             state.begin({})
             return

@@ -15,19 +15,29 @@ if TYPE_CHECKING:
     from torch import nn
 
     from retom.grid import Grid
+    from retom.hooks.caches import Caches
     from retom.models.layout import Layout
     from retom.state import MergeState
 
 
 @dataclass(slots=True, eq=False)
 class CallComes:
-    """Before a call, outside of any compiled graph: look at what the host has to know."""
+    """Before a call, outside of any compiled graph: look at what the host has to know.
+
+    Attributes:
+        state: The denoiser's.
+        layout: Its sites.
+        caches: Caches that may be there; None where the denoiser itself is called, which looks.
+    """
 
     state: MergeState
     layout: Layout
+    caches: Caches | None
 
     def __call__(self, module: nn.Module, args: Args, kwargs: Kwargs) -> None:
         state, layout = self.state, self.layout
+        if self.caches is not None and not torch.compiler.is_compiling():
+            self.caches.look()
         reads = layout.reads_values is not None and state.fixed_grid is None
         if not (state.enabled and (state.needs_preparation or reads)):
             return

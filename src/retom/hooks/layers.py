@@ -12,7 +12,8 @@ from retom.refusals import refuse_chunks, refuse_fused_projections
 from retom.state import MergedLayer
 
 if TYPE_CHECKING:
-    from retom.state import LevelState, MergeState
+    from retom.level import LevelState, PlanSlot
+    from retom.state import MergeState
     from retom.token_plan import TokenPlan
 
 ATTENTION_MASK_POSITION = 2
@@ -26,13 +27,13 @@ class SiteHook:
     Attributes:
         state: The denoiser's.
         level: The site's.
-        layer: Qualified name of the site.
+        slot: The site's own plan.
         scopes: Scopes in which the hook does something.
     """
 
     state: MergeState
     level: LevelState
-    layer: str
+    slot: PlanSlot
     scopes: frozenset[str]
 
     def plan(self, module: nn.Module, args: Args, kwargs: Kwargs) -> TokenPlan | None:
@@ -43,7 +44,7 @@ class SiteHook:
         # An MLP has no keys, nor need of any: the attention before it has made the plan.
         score = getattr(module, "to_k", None) if state.config.score == "keys" else None
         tokens = first_input(args, kwargs, "hidden_states")
-        return state.plan_for(self.level, self.layer, tokens, score)
+        return state.plan_for(self.level, self.slot, tokens, score)
 
     def with_attention_mask(
         self, args: Args, kwargs: Kwargs, plan: TokenPlan

@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 
     from retom.config import Config
     from retom.grid import Grid
+    from retom.level import LevelState, PlanSlot
     from retom.methods import Method
-    from retom.state import LevelState, MergeState
+    from retom.state import MergeState
     from retom.token_plan import TokenPlan
 
 
@@ -55,8 +56,7 @@ class Setting:
         running: Whether the call merged at all.
         method: The method of the block's level.
         source_grid: Grid of its tokens.
-        planned_grid: Grid that the plans are for.
-        plans: Plans in use on its level.
+        plans: What stands in its own slot and in the level's shared one: plan and grid.
         references: Tokens of reference pictures that follow those of the picture.
     """
 
@@ -64,32 +64,35 @@ class Setting:
     running: bool
     method: Method | None
     source_grid: Grid | None
-    planned_grid: Grid | None
-    plans: dict[str, TokenPlan]
+    plans: tuple[tuple[TokenPlan | None, Grid | None], ...]
     references: int
 
     @staticmethod
-    def of(state: MergeState, level: LevelState) -> Setting:
+    def of(state: MergeState, level: LevelState, slot: PlanSlot) -> Setting:
         """The one in force."""
         return Setting(
             config=state.config,
             running=state.running,
             method=level.method,
             source_grid=level.source_grid,
-            planned_grid=level.planned_grid,
-            plans=level.plans,
+            plans=_plans(level, slot),
             references=state.references,
         )
 
-    def note_plans(self, level: LevelState) -> None:
-        """Keep the plans that the block has used, whatever becomes of the level's own."""
-        self.planned_grid, self.plans = level.planned_grid, dict(level.plans)
+    def note_plans(self, level: LevelState, slot: PlanSlot) -> None:
+        """Keep the plans that the block has used, whatever becomes of them after it."""
+        self.plans = _plans(level, slot)
 
-    def put_back(self, state: MergeState, level: LevelState) -> None:
+    def put_back(self, state: MergeState, level: LevelState, slot: PlanSlot) -> None:
         """Bring it into force again."""
         state.running, state.references = self.running, self.references
         level.method, level.source_grid = self.method, self.source_grid
-        level.planned_grid, level.plans = self.planned_grid, self.plans
+        for held, (plan, grid) in zip((slot, level.shared), self.plans, strict=True):
+            held.plan, held.grid = plan, grid
+
+
+def _plans(level: LevelState, slot: PlanSlot) -> tuple[tuple[TokenPlan | None, Grid | None], ...]:
+    return tuple((held.plan, held.grid) for held in (slot, level.shared))
 
 
 @dataclass(slots=True, eq=False)
@@ -118,6 +121,7 @@ class BlockBegins:
         memory: The denoiser's.
         state: The denoiser's.
         level: The site's.
+        slot: The site's own plan.
         tokens: The block's argument with the image tokens.
         parameters: Names of the parameters of its forward.
     """
@@ -125,6 +129,7 @@ class BlockBegins:
     memory: Memory
     state: MergeState
     level: LevelState
+    slot: PlanSlot
     tokens: str
     parameters: tuple[str, ...]
 
@@ -137,7 +142,7 @@ class BlockBegins:
             return
         tokens = read_path(self.parameters, args, kwargs, (self.tokens,))
         if state.running or not in_backward():
-            memory.recording = memory.kept[tokens] = Setting.of(state, level)
+            memory.recording = memory.kept[tokens] = Setting.of(state, level, self.slot)
             return
         setting = cast("Setting | None", memory.kept.get(tokens))
         if setting is None:
@@ -153,8 +158,8 @@ class BlockBegins:
                 "Merging was changed between a call and its backward pass, in which checkpointed "
                 "blocks run again. Call handle.update() after backward()."
             )
-        memory.interrupted = Setting.of(state, level)
-        setting.put_back(state, level)
+        memory.interrupted = Setting.of(state, level, self.slot)
+        setting.put_back(state, level, self.slot)
 
 
 @dataclass(slots=True, eq=False)
@@ -164,14 +169,15 @@ class BlockEnds:
     memory: Memory
     state: MergeState
     level: LevelState
+    slot: PlanSlot
 
     def __call__(self, module: nn.Module, args: Args, output: object) -> None:
         if torch.compiler.is_compiling():
             return
         memory = self.memory
         if memory.interrupted is not None:
-            memory.interrupted.put_back(self.state, self.level)
+            memory.interrupted.put_back(self.state, self.level, self.slot)
             self.state.in_flight = None
         elif memory.recording is not None:
-            memory.recording.note_plans(self.level)
+            memory.recording.note_plans(self.level, self.slot)
         memory.recording = memory.interrupted = None
