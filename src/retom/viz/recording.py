@@ -17,7 +17,6 @@ from retom.plan import Plan
 from retom.representative import at_length_one, dot, unit_tokens
 from retom.soft_plan import SoftPlan
 from retom.span import find_span
-from retom.state import SHARED
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
@@ -203,8 +202,8 @@ def _watch(site: Site, state: MergeState, recording: Recording, item: int) -> li
             held.append(first_input(args, kwargs, "hidden_states"))
 
     def after(_module: nn.Module, _args: Args, _output: object) -> None:
-        key = SHARED if state.config.share == "level" else site.name
-        plan = level.plans.get(key)
+        slot = level.shared if state.config.share == "level" else level.own[site.name]
+        plan = slot.plan
         if held and plan is not None and level.method is not None:
             grid = cast("Grid", level.source_grid)
             call = recording.calls - 1
