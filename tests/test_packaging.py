@@ -36,6 +36,7 @@ LAYERS = [
     {"testing", "explanation"},
     {"drawing"},
     {"evaluation"},
+    {"benchmarking"},
     {"cli"},
 ]
 """From the bottom up: a module imports from its own package or from layers below it."""
