@@ -82,6 +82,20 @@ def test_oracle_has_no_more_flops_than_a_method_on_the_same_tokens():
     assert tokens["un-merged"] != tokens["oracle · 0.5 · attention"]
 
 
+def test_options_and_peers_merge_as_many_tokens_as_the_oracle():
+    unet = tiny.sd15_unet()
+    inputs = inputs_of(hollow(unet, size=(64, 64)))
+    specs = ["retom:rematch=true", "retom:unmerge=similarity", "retom:score=block/keys", "tome"]
+    specs += ["sito", "toma", "sdtm", "importance", "random_representative", "window_corner"]
+    chosen = by_name(Settings(methods=specs))
+    counts = []
+    for contender in chosen.values():
+        ready = ready_denoiser(unet, inputs, contender)
+        counts.append(tokens_in_layers(ready.model, ready.run))
+    assert len(counts) == 12
+    assert all(count == counts[0] for count in counts)
+
+
 @pytest.mark.parametrize("scope", ["attention", "attention+mlp", "block", "kv"])
 def test_oracle_runs_in_every_scope(scope):
     unet = tiny.sdxl_unet()

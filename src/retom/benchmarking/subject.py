@@ -91,7 +91,8 @@ def subject_named(target: object, *, device: str = "auto", dtype: str = "auto") 
     place = device_named(device)
     precision = dtype_named(dtype, place)
     about = subject_of(target)
-    about.denoiser.to(precision)
+    if precision != next(about.denoiser.parameters()).dtype:
+        about.denoiser.to(precision)
     return Subject(target, about, None, place, precision)
 
 
@@ -156,16 +157,22 @@ def realised(module: nn.Module, device: torch.device, seed: int) -> nn.Module:
 def given(inputs: Mapping[str, Any], subject: Subject, seed: int) -> dict[str, Any]:
     """Arguments on the meta device as real ones, at the middle of the noise.
 
+    An even batch holds its latents twice, as guidance does.
+
     Args:
         inputs: As :func:`retom.explanation.one_call.one_call` makes them.
         subject: For device and dtype.
         seed: Of the numbers.
     """
-    timestep = layout_of(subject.about.denoiser).timestep
+    layout = layout_of(subject.about.denoiser)
+    timestep = layout.timestep
     made = real(dict(inputs), subject.device, subject.dtype, torch.Generator().manual_seed(seed))
     middle = (timestep.noisy + timestep.clean) / 2
     time = made[timestep.argument]
     made[timestep.argument] = torch.full_like(time, middle, dtype=torch.float32)
+    latents = made[layout.picture]
+    if len(latents) % 2 == 0:
+        made[layout.picture] = latents[: len(latents) // 2].repeat(2, *[1] * (latents.ndim - 1))
     return made
 
 
