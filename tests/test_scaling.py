@@ -9,7 +9,8 @@ pytest.importorskip("diffusers")
 import retom
 from retom.benchmarking import scaling
 from retom.benchmarking.files import write_files
-from retom.benchmarking.scaling import ScalingSettings, grid_of, scale, slope_of
+from retom.benchmarking.scaling import grid_of, scale, slope_of
+from retom.benchmarking.scaling_result import ScalingSettings
 
 
 @pytest.mark.parametrize("power", [0.5, 1.0, 2.0])

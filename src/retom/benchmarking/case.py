@@ -155,13 +155,15 @@ def _ready(spot: Spot, contender: Contender) -> tuple[Ready | None, str]:
 def _count(ready: Ready, name: str) -> Tokens | str:
     """Tokens in each linear layer in one call; or why there is none."""
     try:
-        return tokens_in_layers(ready.model, ready.run)
+        found = tokens_in_layers(ready.model, ready.run)
     except RetomError as error:
         return str(error)
     except RuntimeError as error:  # which an OutOfMemoryError is too
         if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error):
             return "It does not fit into the memory of the device."
         raise
+    # What plans by keys runs that projection once more, which is its price and not its tokens.
+    return {layer: counts[-1:] for layer, counts in found.items()}
 
 
 def _objection(contender: Contender, tokens: Tokens, whole: Tokens) -> str:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from retom.benchmarking.result import Bench, Row
-    from retom.benchmarking.scaling import Scaling
+    from retom.benchmarking.scaling_result import Scaling
 
 LINE = 22
 LABELS = 420

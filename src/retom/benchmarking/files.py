@@ -13,7 +13,7 @@ from retom.evaluation.store import write_whole
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from retom.benchmarking.scaling import Scaling
+    from retom.benchmarking.scaling_result import Scaling
 
 
 def check_folder(folder: Path) -> None:

@@ -15,7 +15,7 @@ from retom.errors import ConfigError
 
 if TYPE_CHECKING:
     from retom.benchmarking.result import Bench, Case
-    from retom.benchmarking.scaling import Scaling
+    from retom.benchmarking.scaling_result import Scaling
 
 _EXTRA = ("rich", "numpy", "transformers", "diffusers")
 _PARTS = ("auto", "layer", "block", "denoiser", "picture")
@@ -99,7 +99,8 @@ def _bench(options: argparse.Namespace, tell: Any) -> Bench:  # noqa: ANN401 - a
 
 
 def _scaling(options: argparse.Namespace, tell: Any) -> Scaling:  # noqa: ANN401 - a function
-    from retom.benchmarking.scaling import ScalingSettings, scale
+    from retom.benchmarking.scaling import scale
+    from retom.benchmarking.scaling_result import ScalingSettings
 
     plain = ScalingSettings()
     settings = ScalingSettings(
