@@ -26,8 +26,8 @@ WIDTH = 960
 _STYLE = (
     "<style>text{font:12px sans-serif;fill:#222}.tick,.axis{font-size:11px;fill:#555}"
     ".grid{stroke:#ddd}.mark{stroke:#888;stroke-dasharray:4 3}.middle{text-anchor:middle}"
-    ".end{text-anchor:end}.bar{stroke:var(--c);stroke-width:2}.line{stroke:var(--c);fill:none;"
-    "stroke-width:2}circle{fill:var(--c);stroke:var(--c)}.open{fill:#fff}.title{font-weight:bold}"
+    ".end{text-anchor:end}.bar,.line,circle{stroke-width:2}.line{fill:none}"
+    ".title{font-weight:bold}"
     "</style>"
 )
 
@@ -83,7 +83,8 @@ def scaling_chart(scaling: Scaling) -> str:
         dots = [frame.place(*point) for point in points]
         slope = "" if line.slope is None else f", slope {line.slope.value:.2f}"
         parts.append(
-            f'<g style="--c:{colour}"><polyline class="line" points="{frame.points(points)}"/>'
+            f'<g fill="{colour}" stroke="{colour}">'
+            f'<polyline class="line" points="{frame.points(points)}"/>'
             + "".join(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3"/>' for x, y in dots)
             + f'<circle cx="{Frame.LEFT + 14}" cy="{Frame.TOP + 12 + 18 * place}" r="4"/></g>'
             f'<text x="{Frame.LEFT + 24}" y="{Frame.TOP + 16 + 18 * place}">'
@@ -123,12 +124,12 @@ def _row(row: Row, axis: Axis, y: int, colour: str) -> str:
     low, value, high = (
         _across(axis, v) for v in (row.speedup.low, row.speedup.value, row.speedup.high)
     )
-    kind = ' class="open"' if row.method == ORACLE else ""
+    fill = "#fff" if row.method == ORACLE else colour
     return (
-        f'<g style="--c:{colour}"><text class="end" x="{LABELS - 14}" y="{y + 4}">'
+        f'<g><text class="end" x="{LABELS - 14}" y="{y + 4}">'
         f"{escape(row.label)}</text>"
-        f'<line class="bar" x1="{low:.1f}" x2="{high:.1f}" y1="{y}" y2="{y}"/>'
-        f'<circle{kind} cx="{value:.1f}" cy="{y}" r="5"/></g>'
+        f'<line class="bar" stroke="{colour}" x1="{low:.1f}" x2="{high:.1f}" y1="{y}" y2="{y}"/>'
+        f'<circle fill="{fill}" stroke="{colour}" cx="{value:.1f}" cy="{y}" r="5"/></g>'
     )
 
 
