@@ -19,9 +19,9 @@ import tomesd
 from record import caption, parser, progress, provenance, table, write_json
 from sources import CONFIGS, call, random_unet, unet_inputs
 from torch import nn
-from variants import tokens_in_self_attention
 
 import retom
+from retom.evaluation.tokens import tokens_in_layers
 from retom.methods.local import LocalMethod
 
 Apply = Callable[[nn.Module], Callable[[], object]]
@@ -76,6 +76,15 @@ def count(unet: nn.Module, apply: Apply, given: dict[str, Any]) -> dict[str, Any
     finally:
         remove()
     return {"matchings": counts["matchings"], "plans": counts["plans"], "tokens": tokens}
+
+
+def tokens_in_self_attention(unet: nn.Module, call: Callable[[], object]) -> dict[str, int]:
+    """Tokens that each self-attention layer really computes on during ``call()``."""
+    return {
+        name.removesuffix(".to_q"): counts[-1]
+        for name, counts in tokens_in_layers(unet, call).items()
+        if name.endswith("attn1.to_q")
+    }
 
 
 def summarise(found: dict[str, Any], whole: dict[str, int]) -> dict[str, Any]:

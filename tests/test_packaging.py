@@ -37,6 +37,7 @@ LAYERS = [
     {"drawing"},
     {"viz"},
     {"evaluation"},
+    {"benchmarking"},
     {"cli"},
 ]
 """From the bottom up: a module imports from its own package or from layers below it."""

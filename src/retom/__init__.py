@@ -40,6 +40,7 @@ from retom.rules import Rule
 from retom.summary import Summary
 
 if _typing.TYPE_CHECKING:
+    from retom.benchmarking.bench import bench
     from retom.evaluation.checking import check
 
 __version__ = "0.1.0"
@@ -73,6 +74,7 @@ __all__ = [
     "UnsupportedModelError",
     "applied",
     "apply",
+    "bench",
     "check",
     "explain",
     "handle_of",
@@ -81,7 +83,7 @@ __all__ = [
     "unregister_block",
 ]
 
-_LATER = {"check": "retom.evaluation.checking"}
+_LATER = {"bench": "retom.benchmarking.bench", "check": "retom.evaluation.checking"}
 """Functions that are loaded when they are first named, so that importing retom stays light."""
 
 

@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING, NoReturn
 
 import retom
-from retom.cli import check, evaluate, explain, generate, grid, inspect
+from retom.cli import bench, check, evaluate, explain, generate, grid, inspect
 from retom.errors import ConfigError, RetomError
 
 if TYPE_CHECKING:
@@ -82,6 +82,14 @@ def _parser() -> argparse.ArgumentParser:
             help="see in a few pictures whether a setting pays",
             description="Draw a few pictures with and without merging, in turns, and say whether "
             "the setting pays on this machine.",
+        )
+    )
+    bench.set_up(
+        commands.add_parser(
+            "bench",
+            help="time methods against un-merged and against free merging",
+            description="Time ways of merging on a model, interleaved in one process, against "
+            "un-merged and against an oracle, merging that costs nothing.",
         )
     )
     explain.set_up(

@@ -98,8 +98,8 @@ def load_model(name: str | None = None, *, device: str = "auto", dtype: str = "a
         ConfigError: The device or the dtype is unknown or not available.
         ModelError: The model cannot be found or loaded, or does not draw from a prompt alone.
     """
-    place = _device(device)
-    precision = _dtype(dtype, place)
+    place = device_named(device)
+    precision = dtype_named(dtype, place)
     source = _bundled_folder() if name is None else _source(name)
     pipe = _from_pretrained(source, precision)
     parameters = inspect.signature(type(pipe).__call__).parameters
@@ -225,7 +225,12 @@ def _from_pretrained(source: str, dtype: torch.dtype) -> DiffusionPipeline:
         ) from error
 
 
-def _device(name: str) -> torch.device:
+def device_named(name: str) -> torch.device:
+    """The device of a name; ``auto`` is the accelerator if there is one, else the CPU.
+
+    Raises:
+        ConfigError: It is not there.
+    """
     if name == "auto":
         found = (
             torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
@@ -239,7 +244,12 @@ def _device(name: str) -> torch.device:
     return device
 
 
-def _dtype(name: str, device: torch.device) -> torch.dtype:
+def dtype_named(name: str, device: torch.device) -> torch.dtype:
+    """The precision of a name; ``auto`` is float16 on CUDA and float32 elsewhere.
+
+    Raises:
+        ConfigError: It is none of :data:`DTYPES`.
+    """
     if name == "auto":
         return torch.float16 if device.type == "cuda" else torch.float32
     if name not in DTYPES:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Mapping, Sequence
 
     from retom.evaluation.settings import Settings
+    from retom.rules import Levels
 
 DEFAULT_METHODS = (
     "retom",
@@ -148,7 +149,7 @@ def contenders(
     scopes = dict.fromkeys(auto if scope == "auto" else scope for scope in settings.scopes)
     for spec in methods:
         for method, scope in product(expand(spec), scopes):
-            found += _at_ratios(method, scope, settings)
+            found += at_ratios(method, scope, settings.ratios, settings.levels)
     for name, given in (configs or {}).items():
         config = given.with_options(scope=auto) if given.scope == "auto" else given
         found.append(Contender(name, config.method.ratio, config.scope, config, own=True))
@@ -167,16 +168,25 @@ def contenders(
     return found
 
 
-def _at_ratios(method: Config | Tomesd, scope: str, settings: Settings) -> list[Contender]:
-    """A method at each ratio it can have."""
+def at_ratios(
+    method: Config | Tomesd, scope: str, ratios: Sequence[float], levels: Levels
+) -> list[Contender]:
+    """A method at each ratio it can have; tomesd in scope ``attention`` alone, else none.
+
+    Args:
+        method: As :func:`~retom.evaluation.specs.expand` makes it.
+        scope: The layers that run on fewer tokens.
+        ratios: Fractions of the tokens to remove.
+        levels: Attention levels that merge.
+    """
     if isinstance(method, Tomesd):
         if scope != "attention":
             return []  # its other layers are not those of retom's scopes
-        at = [method.at(ratio, settings.levels) for ratio in settings.ratios]
+        at = [method.at(ratio, levels) for ratio in ratios]
         return [Contender(method.method, each.ratio, scope, each) for each in at]
-    config = method.with_options(scope=scope, levels=settings.levels)
+    config = method.with_options(scope=scope, levels=levels)
     if "ratio" in method_options(config.method):
-        made = [config.with_options(ratio=ratio) for ratio in settings.ratios]
+        made = [config.with_options(ratio=ratio) for ratio in ratios]
     else:
         made = [config]  # its window fixes the ratio
     return [Contender(describe(method), each.method.ratio, scope, each) for each in made]

@@ -32,6 +32,8 @@ class Tomesd:
         use_rand: Its own option: a random destination in each cell of 2x2 tokens, or the first.
         ratio: Fraction of the tokens that go; over 0.75 it silently merges less.
         num_levels: Grids that merge, largest first; None for all.
+        max_downsample: Its own option, instead of the one that ``num_levels`` amounts to. Its
+            default is 1, which reaches no layer of SDXL.
         seed: Of its draws. Left alone it forks torch's default generator, whose state depends on
             what ran before.
     """
@@ -41,6 +43,7 @@ class Tomesd:
     use_rand: bool = True
     ratio: float = 0.5
     num_levels: int | None = 1
+    max_downsample: int | None = None
     seed: int = 0
 
     @staticmethod
@@ -56,9 +59,12 @@ class Tomesd:
                 "tomesd is not installed: pip install tomesd==0.1.3, or leave it out. The method "
                 "tome is the same matching, written from the paper."
             )
-        if options.keys() - {"use_rand"} or type(options.get("use_rand", True)) is not bool:
+        known = not options.keys() - {"use_rand", "max_downsample"}
+        draws, reach = options.get("use_rand", True), options.get("max_downsample", 1)
+        if not known or type(draws) is not bool or type(reach) is not int or reach < 1:
             raise ConfigError(
-                f"tomesd takes use_rand=true or use_rand=false; {options!r} was given."
+                "tomesd takes use_rand=true or use_rand=false, and max_downsample=1, 2, 4 or 8; "
+                f"{options!r} was given."
             )
         return Tomesd(**options)
 
@@ -78,11 +84,15 @@ class Tomesd:
     @property
     def method(self) -> str:
         """Its specification."""
-        return TOMESD if self.use_rand else f"{TOMESD}:use_rand=false"
+        options = [] if self.use_rand else ["use_rand=false"]
+        if self.max_downsample is not None:
+            options.append(f"max_downsample={self.max_downsample}")
+        return TOMESD + (":" + ",".join(options) if options else "")
 
     def to_dict(self) -> dict[str, Any]:
         """Everything that its pictures depend on, as plain data."""
         version = importlib.metadata.version(TOMESD)
+        reach = {} if self.max_downsample is None else {"max_downsample": self.max_downsample}
         return {
             "name": TOMESD,
             "version": version,
@@ -90,6 +100,7 @@ class Tomesd:
             "ratio": self.ratio,
             "num_levels": self.num_levels,
             "seed": self.seed,
+            **reach,
         }
 
     @contextmanager
@@ -101,21 +112,24 @@ class Tomesd:
         finally:
             remove()
 
-    def apply(self, unet: nn.Module) -> Any:  # noqa: ANN401 - what removes it
+    def apply(self, unet: nn.Module, device: torch.device | None = None) -> Any:  # noqa: ANN401
         """Make a UNet merge in place, its draws seeded.
+
+        Args:
+            unet: Without merging.
+            device: Where it draws; that of the first weights for None.
 
         Returns:
             What removes it again: a function without arguments.
         """
         package: Any = import_module(TOMESD)
-        levels = len(layout_of(unet).levels) if self.num_levels is None else self.num_levels
-        package.apply_patch(
-            unet,
-            ratio=self.ratio,
-            max_downsample=downsample_of(unet, levels - 1),
-            use_rand=self.use_rand,
-        )
-        draws = torch.Generator(next(unet.parameters()).device).manual_seed(self.seed)
+        reach = self.max_downsample
+        if reach is None:
+            levels = len(layout_of(unet).levels) if self.num_levels is None else self.num_levels
+            reach = downsample_of(unet, levels - 1)
+        package.apply_patch(unet, ratio=self.ratio, max_downsample=reach, use_rand=self.use_rand)
+        device = next(unet.parameters()).device if device is None else device
+        draws = torch.Generator(device).manual_seed(self.seed)
         info: Any = unet._tome_info
         info["args"]["generator"] = draws
 

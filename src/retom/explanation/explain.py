@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from retom.config import SCOPES, Config
 from retom.errors import ConfigError
 from retom.explanation.advice import advise
-from retom.explanation.inputs import family_of, latent_size, make_inputs, on_meta
+from retom.explanation.inputs import on_meta
+from retom.explanation.one_call import one_call
 from retom.explanation.result import Ceiling, Explanation, LayerCost, unknown_layer
 from retom.explanation.runs import Merged, Runs, grid_by_values
-from retom.explanation.subject import Subject, subject_of
+from retom.explanation.subject import subject_of
 from retom.handle import handle_of
 from retom.settling import check_levels_exist
 
@@ -81,7 +82,7 @@ def explain(
         config = Config() if handle is None else handle.config
     config = config.with_options(**options)
     if inputs is None:
-        size, text, arguments = _call(subject, height, width, text_tokens)
+        size, text, arguments = one_call(subject, height, width, text_tokens)
         runs = Runs(subject.denoiser, arguments, config)
     else:
         size, text = None, (None, "")
@@ -107,37 +108,6 @@ def explain(
         balance=float(balance),
     )
     return advise(explanation)
-
-
-def _call(
-    subject: Subject, height: int | None, width: int | None, text_tokens: int | None
-) -> tuple[tuple[int, int], tuple[int, str], dict[str, Any]]:
-    """Size in pixels, length of the text and why, and the arguments of the call."""
-    family = family_of(subject.denoiser)
-    height, width = width if height is None else height, height if width is None else width
-    if height is None or width is None:
-        if subject.size is None:
-            raise ConfigError(
-                f"{subject.name} names no size of its own; give height and width in pixels."
-            )
-        height, width = subject.size
-    if any(type(side) is not int for side in (height, width)):
-        raise ConfigError(
-            f"height and width are whole numbers of pixels; {height!r} and {width!r} were given."
-        )
-    stride = subject.pixels_per_latent or family.pixels_per_latent
-    if text_tokens is not None:
-        if type(text_tokens) is not int or text_tokens < 1:
-            raise ConfigError(
-                f"text_tokens is a whole number of at least 1; {text_tokens!r} was given."
-            )
-        text = text_tokens, "given"
-    elif subject.text_tokens is not None:
-        text = subject.text_tokens, subject.text_tokens_from
-    else:
-        text = family.text_tokens, family.text_tokens_from
-    latent = latent_size(family, height, width, stride)
-    return (height, width), text, make_inputs(subject.denoiser, family, latent, text[0])
 
 
 def _check_levels(config: Config, runs: Runs) -> None:

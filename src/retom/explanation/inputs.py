@@ -84,7 +84,7 @@ FAMILIES: dict[str, Inputs] = {
             "added_cond_kwargs": {"text_embeds": ("batch", "pooled"), "time_ids": ("batch", 6)},
         },
         patch=1,
-        only_if={"added_cond_kwargs": "addition_embed_type"},
+        only_if={"added_cond_kwargs": "pooled"},
     ),
     "PixArtTransformer2DModel": Inputs(
         {
@@ -172,15 +172,21 @@ def latent_size(family: Inputs, height: int, width: int, pixels_per_latent: int)
 
 
 def make_inputs(
-    denoiser: object, family: Inputs, latent: tuple[int, int], text_tokens: int
+    denoiser: object,
+    family: Inputs,
+    latent: tuple[int, int],
+    text_tokens: int,
+    *,
+    batch: int = 1,
 ) -> dict[str, Any]:
-    """Arguments of one call for one picture: tensors on the meta device, positions on the CPU.
+    """Arguments of one call: tensors on the meta device, positions on the CPU.
 
     Args:
         denoiser: The model, for the entries of its configuration.
         family: Its row.
         latent: Height and width of the latent.
         text_tokens: Length of the text.
+        batch: Pictures in the call.
 
     Raises:
         UnsupportedModelError: The configuration asks for inputs that the row does not have.
@@ -188,7 +194,7 @@ def make_inputs(
     config = dict(cast("Any", denoiser).config)
     rows, columns = (side // family.patch for side in latent)
     sizes: dict[str, Any] = {
-        "batch": 1,
+        "batch": batch,
         "height": latent[0],
         "width": latent[1],
         "rows": rows,
@@ -245,7 +251,7 @@ def _unet_sizes(config: Mapping[str, Any]) -> dict[str, Any]:
         UnsupportedModelError: It wants inputs that a text-to-image call does not give.
     """
     allowed = {
-        "addition_embed_type": (None, "text_time"),
+        "addition_embed_type": (None, "text", "text_time"),
         "encoder_hid_dim_type": (None, "text_proj"),
         "class_embed_type": (None,),
         "num_class_embeds": (None,),
@@ -263,7 +269,7 @@ def _unet_sizes(config: Mapping[str, Any]) -> dict[str, Any]:
             "know. Pass the arguments of one call for one picture as inputs={...}."
         )
     sizes: dict[str, Any] = {"text_width": width}
-    if config.get("addition_embed_type"):
+    if config.get("addition_embed_type") == "text_time":
         times = 6 * config["addition_time_embed_dim"]
         sizes["pooled"] = config["projection_class_embeddings_input_dim"] - times
     return sizes

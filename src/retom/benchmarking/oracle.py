@@ -1,0 +1,86 @@
+"""Merging that costs nothing: the bound that every method is measured against."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+
+from retom.errors import ConfigError
+from retom.hints import NO_HINTS, Hints
+from retom.token_plan import TokenPlan
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from retom.grid import Grid
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SlicePlan(TokenPlan):
+    """Keep the first K tokens, and repeat them afterwards.
+
+    Attributes:
+        kept: 0 to K - 1, int64 (B, K).
+        tokens: Tokens before merging, N.
+    """
+
+    kept: Tensor
+    tokens: int
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens before merging, N."""
+        return self.tokens
+
+    @property
+    def log_sizes(self) -> Tensor:
+        """Zeros, float32 (B, K): nobody stands for others."""
+        return torch.zeros(self.kept.shape, device=self.kept.device)
+
+    def merge(self, x: Tensor) -> Tensor:
+        """(B, N, C) -> (B, K, C): one copy, which saves each projection one of its own."""
+        return x[:, : self.num_kept].contiguous()
+
+    def unmerge(self, y: Tensor) -> Tensor:
+        """(B, K, C) -> (B, N, C): the K tokens over and over, one copy."""
+        return y.repeat(1, -(-self.tokens // self.num_kept), 1)[:, : self.tokens]
+
+    def pick(self, side: Tensor, dim: int, batch: int = 0) -> Tensor:
+        """The first K entries along ``dim``: a view."""
+        picked = side.narrow(dim, 0, self.num_kept)
+        size = [-1] * side.ndim
+        size[batch] = self.batch_size
+        return picked.expand(size)
+
+    def repeated(self, batch: int) -> SlicePlan:
+        """The same for a batch."""
+        return SlicePlan(self.kept[:1].expand(batch, -1), self.tokens)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Oracle:
+    """Merging that costs nothing and knows nothing: a bound on speed, no way to draw.
+
+    Args:
+        ratio: Fraction of the tokens to remove, 0 <= ratio < 1.
+    """
+
+    name: ClassVar[str] = "oracle"
+
+    ratio: float = 0.5
+
+    def num_removed(self, grid: Grid) -> int:
+        """R = floor(ratio N)."""
+        return math.floor(round(self.ratio * grid.num_tokens, 9))
+
+    def check_protected(self, protected: Tensor, grid: Grid) -> None:
+        """Refuse: it looks at no token, and can spare none."""
+        raise ConfigError("The oracle knows no tokens, and can protect none.")
+
+    def plan(self, x: Tensor, grid: Grid, hints: Hints = NO_HINTS) -> SlicePlan:
+        """No look at ``x``."""
+        first = torch.arange(grid.num_tokens - self.num_removed(grid), device=x.device)
+        return SlicePlan(first.expand(len(x), -1), grid.num_tokens)
