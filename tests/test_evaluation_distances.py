@@ -17,7 +17,7 @@ from retom.evaluation.sets import Reference, real_pictures
 from retom.evaluation.store import Store
 from retom.evaluation.study import Instruments
 from retom.evaluation.tables import markdown
-from retom.metrics import Estimate, Features, kid_difference
+from retom.metrics import AlignmentHead, Estimate, Features, kid_difference
 
 NINE = [f"{a}{b}" for a in "abc" for b in "abc"]
 RETOM = "retom · 0.5 · attention"
@@ -105,6 +105,28 @@ def test_without_real_pictures_another_seed_is_the_reference(against_seed):
     assert margins(results) == {}
     assert "### Against un-merged" not in markdown(results)
     assert any("for want of real pictures" in note for note in results.notes)
+
+
+def test_a_head_gives_alignment_with_a_margin_of_its_own(folder, work):
+    class Letters:
+        """How often each of four letters is in a text."""
+
+        name = "letters"
+
+        def __call__(self, texts):
+            return torch.tensor([[float(text.count(x)) for x in "abcd"] for text in texts])
+
+    torch.manual_seed(0)
+    sizes = {"feature_dim": 6, "text_dim": 4, "width": 3}
+    head = AlignmentHead(features="brightness", texts="letters", **sizes).eval()
+    instruments = Instruments(extractor=Brightness(), real=folder, head=head, encoder=Letters())
+    results, _ = run(work, instruments=instruments, **DRAWN)
+    own, whole = (results.row(name).values["alignment"] for name in (RETOM, UNMERGED))
+    assert -1 <= own.value <= 1
+    found = results.row(RETOM).from_unmerged["alignment"]
+    assert found.value == pytest.approx(own.value - whole.value, abs=1e-6)
+    assert margins(results).keys() == {"kid", "frechet", "alignment"}
+    assert "alignment minus un-merged" in markdown(results)
 
 
 def test_too_few_pictures_for_another_seed_say_nothing(tmp_path):
