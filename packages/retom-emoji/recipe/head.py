@@ -34,10 +34,12 @@ if TYPE_CHECKING:
 FILE = "alignment_head.safetensors"
 REPORT = "alignment_head.json"
 SHIPPED = Path(__file__).parent.parent / "src" / "retom_emoji" / FILE
-PICTURES = 2400
+PICTURES = 1200
 """Composites it is trained on; their features take most of the time."""
 STEPS = 1500
-FRESH = 2
+BATCH = 4
+"""Pictures at a time; on a processor larger batches take longer for each."""
+FRESH = 1
 """Further composites a concept, on other backgrounds, that it is validated on."""
 WIDTH = 128
 SOFTEST = 3.0
@@ -55,7 +57,7 @@ class Judges:
         """Return the features of 8-bit pictures."""
         from retom.metrics import extract
 
-        return extract(np.stack(pictures), self.pictures)
+        return extract(np.stack(pictures), self.pictures, batch_size=BATCH)
 
 
 def judges(work: Path) -> Judges:
