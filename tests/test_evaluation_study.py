@@ -325,28 +325,6 @@ def test_a_fingerprint_does_not_depend_on_bookkeeping():
     assert fingerprint(pipe) == fingerprint(same)
 
 
-def test_real_pictures_give_distances_and_halves_as_their_floor(tmp_path):
-    from PIL import Image
-
-    real = tmp_path / "real"
-    real.mkdir()
-    for place in range(16):
-        Image.new("RGB", (40, 30), (place * 9, 90, 200 - place * 5)).save(real / f"{place}.png")
-    results, _ = run(
-        tmp_path / "work",
-        methods=["retom"],
-        prompts=[f"{a}{b}" for a in "abc" for b in "abc"],
-        batch=4,
-        instruments=Instruments(extractor=Brightness(), real=real),
-        stages=["screening", "pictures"],
-    )
-    for name in ("retom · 0.5 · attention", UNMERGED, FLOOR):
-        found = results.row(name).values["kid"]
-        assert (found.n, found.reference_n) == (9, 16)
-    assert (results.floors["kid"].n, results.floors["kid"].reference_n) == (8, 8)
-    assert any("Fréchet distance needs more than 64" in note for note in results.notes)
-
-
 def test_too_few_real_pictures_are_refused_before_anything_is_drawn(tmp_path):
     (tmp_path / "real").mkdir()
     with pytest.raises(ConfigError, match="holds 0 pictures"):

@@ -88,6 +88,25 @@ def test_training_finds_what_unseen_concepts_share(trained):
     assert held_out.top5 >= held_out.top1
 
 
+def test_the_groups_to_validate_on_can_be_named(trained):
+    generator = torch.Generator().manual_seed(0)
+    groups = torch.arange(8).repeat_interleave(2)
+    values = torch.randn(16, 4, generator=generator)
+    options = {"text_encoder": "t", "training": Training(steps=1, width=2)}
+    head = train_head(Features(values, "f"), values, groups, held_out=groups < 3, **options)
+    assert (head.held_out.n, head.held_out.num_texts) == (6, 3)
+    torch.testing.assert_close(head.mean, values[6:].mean(dim=0))  # of the others alone
+    refused = {
+        "A group is held out as a whole or not at all; 1 are in part, such as 0": torch.arange(16)
+        < 1,
+        "held_out leaves 7 and 1": groups < 1,
+        r"bool \(16,\); torch.int64": groups,
+    }
+    for text, held_out in refused.items():
+        with pytest.raises(MetricError, match=text):
+            train_head(Features(values, "f"), values, groups, held_out=held_out, **options)
+
+
 def test_without_a_relation_nothing_is_found_beyond_chance():
     pictures, texts, groups = concepts(120)
     order = torch.randperm(120, generator=torch.Generator().manual_seed(3))

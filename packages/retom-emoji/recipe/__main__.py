@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 STAGES = ("download", "render", "autoencoder", "text", "denoiser", "export", "samples")
-OTHERS = ("all", "verify", "pack", "gpu")
+OTHERS = ("all", "verify", "pack", "gpu", "references", "head", "evaluate")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -22,8 +22,10 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--phase", help="only this phase of the denoiser stage")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="not for gpu")
-    parser.add_argument("--init", type=Path, help="continue from this exported model folder")
-    parser.add_argument("--out", type=Path, help="folder that export, samples, pack or gpu writes")
+    parser.add_argument(
+        "--init", type=Path, help="an exported model to go on from, or to draw with"
+    )
+    parser.add_argument("--out", type=Path, help="folder that a stage writes its results to")
     parser.add_argument("--dry-run", action="store_true", help="gpu: all stages in a minute")
     options = parser.parse_args(arguments)
     os.environ.setdefault("HF_HUB_OFFLINE", "1")

@@ -52,13 +52,15 @@ def draw(
     return out
 
 
-def sheet(pictures: list[Image.Image], labels: tuple[str, ...]) -> Image.Image:
+def sheet(
+    pictures: list[Image.Image], labels: tuple[str, ...], *, columns: int = COLUMNS
+) -> Image.Image:
     """Lay pictures out in a grid with their labels below."""
-    rows = -(-len(pictures) // COLUMNS)
-    out = Image.new("RGB", (COLUMNS * CELL, rows * (CELL + LABEL)), "white")
+    rows = -(-len(pictures) // columns)
+    out = Image.new("RGB", (columns * CELL, rows * (CELL + LABEL)), "white")
     pen = ImageDraw.Draw(out)
     for i, (picture, label) in enumerate(zip(pictures, labels, strict=True)):
-        x, y = i % COLUMNS * CELL, i // COLUMNS * (CELL + LABEL)
+        x, y = i % columns * CELL, i // columns * (CELL + LABEL)
         small = picture.resize((CELL - 2, CELL - 2), Image.Resampling.LANCZOS)
         out.paste(small, (x + 1, y + 1))
         pen.text((x + 2, y + CELL), label[:20], fill="black")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from importlib import import_module
 
 import torch
 
@@ -43,11 +44,5 @@ def run(stage: str, options: argparse.Namespace) -> None:
         from . import denoiser
 
         denoiser.run(settings, options, device)
-    elif stage == "export":
-        from . import export
-
-        export.run(settings, options)
     else:
-        from . import samples
-
-        samples.run(settings, options)
+        import_module(f".{stage}", __package__).run(settings, options)

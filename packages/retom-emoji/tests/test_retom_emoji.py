@@ -97,5 +97,19 @@ def test_an_unknown_split_is_an_error() -> None:
         retom_emoji.prompts("test")  # type: ignore[arg-type]
 
 
+def test_the_alignment_head_is_small_and_says_what_it_is_worth() -> None:
+    metrics = pytest.importorskip("retom.metrics")
+    pytest.importorskip("safetensors")
+    file = retom_emoji.alignment_head()
+    assert file.stat().st_size < 2 * MEGABYTE
+    head = metrics.load_head(file)
+    assert (head.sizes["features"], head.sizes["texts"]) == (
+        "EfficientNet-Lite0",
+        "all-MiniLM-L6-v2",
+    )
+    assert head.held_out.num_texts == len(retom_emoji.prompts("held_out"))
+    assert head.held_out.top5 > 2 * 5 / head.held_out.num_texts  # chance is half of it
+
+
 def test_folder_is_a_path() -> None:
     assert isinstance(MODEL, Path)

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from retom.evaluation.measures import ERROR, PSNR, SPEED, SSIM
+from retom.evaluation.measures import ALIGNMENT, ERROR, KID, PSNR, SPEED, SSIM
 from retom.evaluation.tables import between, label, setting_lines, sorted_by
 
 if TYPE_CHECKING:
@@ -52,7 +52,8 @@ def print_results(results: Results, files: list[Path]) -> None:
         drawn = sorted_by(rows, PSNR)
         rest = [row for row in sorted_by(rows, ERROR) if row not in drawn]
         console.print(Text(f"\nratio {group[0]:g}, scope {group[1]}", style="bold"))
-        console.print(_table([*drawn, *rest]))
+        references = [row for row in results.rows if row.ratio is None] if drawn else []
+        console.print(_table([*drawn, *rest, *references]))
     for name, reason in results.left_out.items():
         console.print(Text(f"left out: {name}: {reason}", style="dim"))
     console.print(Text("\nWritten: " + ", ".join(map(str, files))))
@@ -61,7 +62,8 @@ def print_results(results: Results, files: list[Path]) -> None:
 def _table(rows: list[Row]) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="dim")
     table.add_column("method")
-    measures = [m for m in (SPEED, ERROR, PSNR, SSIM) if any(m.key in r.values for r in rows)]
+    shown = (SPEED, ERROR, PSNR, SSIM, KID, ALIGNMENT)
+    measures = [m for m in shown if any(m.key in r.values for r in rows)]
     for measure in measures:
         table.add_column(measure.title, justify="right")
     for row in rows:

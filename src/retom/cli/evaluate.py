@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retom.cli import arguments
 from retom.cli.running import require, threads
 from retom.config import SCOPES, Config
-from retom.errors import ConfigError
+from retom.errors import ConfigError, MissingExtraError
 
 if TYPE_CHECKING:
     from retom.drawing.loading import Model
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 _EXTRA = ("rich", "numpy", "PIL", "transformers", "diffusers", "safetensors", "pyarrow")
 _STAGES = ("screening", "timing", "pictures")
+HEAD = "alignment_head.safetensors"
+"""A model's own alignment head, beside its parts; texts are read by MiniLM."""
 
 
 def set_up(parser: argparse.ArgumentParser) -> None:
@@ -125,14 +128,32 @@ def _instruments(options: argparse.Namespace, model: Model) -> Instruments:
         return Instruments()
     if options.real is not None and not options.real.is_dir():
         raise ConfigError(f"There is no folder {options.real} of real pictures.")
-    head = encoder = None
+    extractor = EfficientNetLite0(model.device)
     if options.head is not None:
         head = load_head(options.head)
         encoder = SentenceEncoder(options.texts) if options.texts else minilm()
-    elif options.texts is not None:
+        return Instruments(extractor=extractor, real=options.real, head=head, encoder=encoder)
+    if options.texts is not None:
         raise ConfigError("--texts is the encoder of an alignment head; give --head as well.")
-    extractor = EfficientNetLite0(model.device)
-    return Instruments(extractor=extractor, real=options.real, head=head, encoder=encoder)
+    own = own_head(options.model)
+    if own is None:
+        return Instruments(extractor=extractor, real=options.real)
+    try:
+        encoder = minilm()
+    except MissingExtraError as error:
+        note = f"The model brings an alignment head, but alignment was left out. {error}"
+        return Instruments(extractor=extractor, real=options.real, notes=(note,))
+    return Instruments(extractor=extractor, real=options.real, head=load_head(own), encoder=encoder)
+
+
+def own_head(model: str | None) -> Path | None:
+    """The alignment head that a model brings; None where it brings none."""
+    if model is None:
+        bundled: Any = import_module("retom_emoji")
+        head: Path = bundled.alignment_head()
+    else:
+        head = Path(model) / HEAD
+    return head if head.is_file() else None
 
 
 def _configs(paths: list[Path]) -> dict[str, Config]:
@@ -152,8 +173,6 @@ def _configs(paths: list[Path]) -> dict[str, Config]:
 def _folder(model: str | None) -> Path | None:
     """Where the model lies; None for a model from a hub."""
     if model is None:
-        from importlib import import_module
-
         bundled: Any = import_module("retom_emoji")
         return bundled.folder()
     return Path(model) if Path(model).is_dir() else None
@@ -240,7 +259,10 @@ def _add_instruments(group: argparse._ArgumentGroup) -> None:
         "--real", type=Path, metavar="DIR", help="real pictures: KID and Fréchet distance to them"
     )
     group.add_argument(
-        "--head", type=Path, metavar="FILE", help="a text-alignment head of retom.metrics"
+        "--head",
+        type=Path,
+        metavar="FILE",
+        help="a text-alignment head of retom.metrics; the model's own, if it brings one",
     )
     group.add_argument(
         "--texts", type=Path, metavar="DIR",

@@ -63,6 +63,11 @@ class Contender:
         return self.method.partition(":")[0]
 
     @property
+    def is_guided(self) -> bool:
+        """Whether it compares the halves of classifier-free guidance, and so needs both."""
+        return isinstance(self.merging, Config) and self.merging.needs_guidance
+
+    @property
     def window(self) -> tuple[int, int] | None:
         """(height, width) in tokens of what could print through; None for no windows."""
         if isinstance(self.merging, Tomesd):

@@ -11,14 +11,19 @@ from retom.errors import ModelError
 from retom.models import find_denoiser, find_entry
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import Tensor, nn
+
+    Ready = Callable[[nn.Module], Tensor]
+    """A call that lacks nothing but the denoiser."""
 
 _LATENTS = ("sample", "hidden_states")
 
 
 @dataclass(frozen=True, slots=True)
 class DenoiserCall:
-    """What a pipeline hands its denoiser for some prompts, guidance off.
+    """What a pipeline hands its denoiser for some prompts.
 
     Attributes:
         args: By position; latents and timestep first where they come by position.
@@ -30,7 +35,6 @@ class DenoiserCall:
     kwargs: dict[str, Any]
     scale: float
 
-    @torch.no_grad()
     def __call__(self, denoiser: nn.Module, latents: Tensor, timestep: int) -> Tensor:
         """The denoiser's output, on these latents at this timestep.
 
@@ -39,7 +43,16 @@ class DenoiserCall:
             latents: Of the caught call's shape; converted to its dtype and device.
             timestep: Of the scheduler.
         """
-        args, kwargs = list(self.args), dict(self.kwargs)
+        return self.at(latents, timestep)(denoiser)
+
+    def at(self, latents: Tensor, timestep: int) -> Ready:
+        """The call on these latents at this timestep, the very same objects each time it is made.
+
+        Merging takes a timestep that comes again as the same object for the same step of one
+        picture, and as another object for the next picture.
+        """
+        args = list(self.args)
+        kwargs: dict[str, Any] = {**self.kwargs, "return_dict": False}
         held = args[0] if args else kwargs[self._name()]
         x = latents.to(held.device, held.dtype)
         if args:
@@ -52,18 +65,30 @@ class DenoiserCall:
             args[1] = t
         else:
             kwargs["timestep"] = t
-        return denoiser(*args, **{**kwargs, "return_dict": False})[0]
+
+        @torch.no_grad()
+        def ready(denoiser: nn.Module) -> Tensor:
+            return denoiser(*args, **kwargs)[0]
+
+        return ready
 
     def _name(self) -> str:
         return next(name for name in _LATENTS if name in self.kwargs)
 
 
-def catch_call(pipe: Any, prompts: list[str], **options: Any) -> DenoiserCall:  # noqa: ANN401
-    """Run a pipeline for one step without guidance, and keep what its denoiser got.
+def catch_call(
+    pipe: Any,  # noqa: ANN401
+    prompts: list[str],
+    *,
+    guidance: float = 1.0,
+    **options: Any,  # noqa: ANN401
+) -> DenoiserCall:
+    """Run a pipeline for one step, and keep what its denoiser got first.
 
     Args:
         pipe: A diffusers text-to-image pipeline.
         prompts: One a sample.
+        guidance: Its guidance scale; 1 for none.
         **options: Of the pipeline, such as height and width.
 
     Raises:
@@ -80,7 +105,7 @@ def catch_call(pipe: Any, prompts: list[str], **options: Any) -> DenoiserCall:  
         pipe(
             prompt=prompts,
             num_inference_steps=1,
-            guidance_scale=1.0,
+            guidance_scale=guidance,
             output_type="latent",
             **options,
         )

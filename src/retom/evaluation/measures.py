@@ -32,7 +32,7 @@ SPEED = Measure(
 ERROR = Measure(
     "error", "denoiser error", 4, higher_is_better=False,
     meaning="Relative L2 error of the denoiser's output against un-merged on identical noisy "
-    "latents, without guidance: mean over noise levels.",
+    "latents, without guidance: mean over noise levels. Un-merged has 0: its floor is rounding.",
 )  # fmt: skip
 PSNR = Measure(
     "psnr", "PSNR (dB)", 2, higher_is_better=True,
@@ -53,12 +53,13 @@ ARTEFACTS = Measure(
 )  # fmt: skip
 KID = Measure(
     "kid", "KID", 5, higher_is_better=False,
-    meaning="Kernel distance of the features to those of real pictures: unbiased, below 0 by "
-    "chance.",
+    meaning="Kernel distance of the features to those of the reference pictures: unbiased, below 0 "
+    "by chance.",
 )  # fmt: skip
 FRECHET = Measure(
     "frechet", "Fréchet", 2, higher_is_better=False,
-    meaning="Fréchet distance of the features to those of real pictures at the stated n. No FID.",
+    meaning="Fréchet distance of the features to those of the reference pictures at the stated n. "
+    "No FID.",
 )  # fmt: skip
 ALIGNMENT = Measure(
     "alignment", "alignment", 4, higher_is_better=True,

@@ -58,6 +58,7 @@ def _estimates(results: Results) -> dict[str, list[Any]]:
             "name", "method", "ratio", "scope", "config", "other_tokens", "measure",
             "value", "low", "high", "n", "reference_n",
             "difference", "difference_low", "difference_high",
+            "from_unmerged", "from_unmerged_low", "from_unmerged_high",
         )
     }  # fmt: skip
     for row in results.rows:
@@ -66,11 +67,13 @@ def _estimates(results: Results) -> dict[str, list[Any]]:
             if estimate is None:
                 continue
             other = row.differences.get(measure.key)
+            whole = row.from_unmerged.get(measure.key)
             found = (
                 row.name, row.method, row.ratio, row.scope, json.dumps(row.config),
                 row.other_tokens, measure.key, estimate.value, estimate.low, estimate.high,
                 estimate.n, estimate.reference_n, other and other.value, other and other.low,
-                other and other.high,
+                other and other.high, whole and whole.value, whole and whole.low,
+                whole and whole.high,
             )  # fmt: skip
             for column, value in zip(columns.values(), found, strict=True):
                 column.append(value)

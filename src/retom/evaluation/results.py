@@ -35,6 +35,8 @@ class Row:
         values: By measure, the mean or the ratio.
         differences: By measure, minus the baseline of the same ratio and scope, on the same
             prompts; for un-merged rows empty.
+        from_unmerged: By measure, minus the un-merged pictures of the same prompts, for measures
+            that need no un-merged twin; of merged rows at the same seeds.
         by_level: Mean denoiser error at each timestep of the screening.
         pictures: Where the pictures are, in the order of the samples; empty if none were drawn.
     """
@@ -48,6 +50,7 @@ class Row:
     other_tokens: bool = False
     values: dict[str, Estimate] = field(default_factory=dict[str, Estimate])
     differences: dict[str, Estimate] = field(default_factory=dict[str, Estimate])
+    from_unmerged: dict[str, Estimate] = field(default_factory=dict[str, Estimate])
     by_level: list[float] = field(default_factory=list[float])
     pictures: list[str] = field(default_factory=list[str])
 
@@ -91,6 +94,7 @@ class Results:
         sample_values: Every single number.
         sources: Provenance of each process that measured something, this one last.
         extractor: Name of the network behind features; None if none were computed.
+        reference: What KID and Fréchet distance are to, and how many; None for nothing.
     """
 
     rows: list[Row]
@@ -106,6 +110,7 @@ class Results:
     sample_values: list[SampleValue]
     sources: list[dict[str, Any]]
     extractor: str | None
+    reference: str | None = None
 
     def about(self) -> dict[str, Any]:
         """What the numbers are of and where they come from, as plain data."""
@@ -116,6 +121,7 @@ class Results:
             "timesteps": self.timesteps,
             "baseline": self.baseline,
             "extractor": self.extractor,
+            "reference": self.reference,
             "left_out": self.left_out,
             "notes": self.notes,
             "sources": self.sources,

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import retom
-from retom.evaluation.denoiser_call import DenoiserCall
 from retom.evaluation.store import key_of
 from retom.evaluation.timing import interleave, shared_copy, synchroniser
 from retom.evaluation.tokens import check_equal, unequal
@@ -18,10 +17,41 @@ if TYPE_CHECKING:
     import torch
 
     from retom.evaluation.contenders import Contender
+    from retom.evaluation.denoiser_call import DenoiserCall
+    from retom.evaluation.guided_call import GuidedCall
     from retom.evaluation.settings import Sample
     from retom.evaluation.subject import Subject
 
 UNMERGED = "un-merged"
+
+
+class Calls:
+    """The calls of the denoiser for some prompts, each caught once and when it is first asked for.
+
+    Args:
+        subject: Whose they are.
+        samples: The prompts.
+    """
+
+    def __init__(self, subject: Subject, samples: Sequence[Sample]) -> None:
+        self._subject, self._samples = subject, samples
+        self._alone: DenoiserCall | None = None
+        self._guided: GuidedCall | None = None
+
+    @property
+    def alone(self) -> DenoiserCall:
+        """Without guidance."""
+        if self._alone is None:
+            self._alone = self._subject.call_of(self._samples)
+        return self._alone
+
+    def of(self, contender: Contender) -> DenoiserCall | GuidedCall:
+        """Without guidance, unless the contender needs both of its halves."""
+        if not contender.is_guided:
+            return self.alone
+        if self._guided is None:
+            self._guided = self._subject.guided_call_of(self._samples, self.alone)
+        return self._guided
 
 
 def screening_content(
@@ -49,13 +79,14 @@ def screen(
     ]
     if not todo:
         return
-    call = subject.call_of(samples)
+    calls = Calls(subject, samples)
     content = {**subject.drawing(samples, None), "timesteps": subject.timesteps}
     whole = subject.store.tensors(
-        key_of("outputs", content), lambda: {"outputs": subject.outputs(samples, None, call)}
+        key_of("outputs", content),
+        lambda: {"outputs": subject.outputs(samples, None, calls.alone)},
     )["outputs"]
     for contender in todo:
-        errors = relative_error(subject.outputs(samples, contender, call), whole)
+        errors = relative_error(subject.outputs(samples, contender, calls.of(contender)), whole)
         subject.store.add_record(
             screening_key(subject, samples, contender),
             screening_content(subject, samples, contender),
@@ -77,7 +108,7 @@ def comparable(
         ConfigError: Two contenders of one ratio and scope, both named on the command line, compute
             on different numbers of tokens; tomesd at a ratio over 0.75 silently merges less.
     """
-    call: DenoiserCall | None = None
+    calls = Calls(subject, samples)
     found: list[Contender] = []
     left_out: dict[str, str] = {}
     other: set[str] = set()
@@ -86,7 +117,7 @@ def comparable(
         content = {**subject.drawing(samples, contender), "timesteps": subject.timesteps}
         key = key_of("tokens", content)
         if not subject.store.has_record(key):
-            call = call or subject.call_of(samples)
+            call = calls.of(contender)
             try:
                 values: dict[str, Any] = {"tokens": subject.tokens(samples, contender, call)}
             except retom.BudgetError as error:
@@ -124,19 +155,24 @@ def time_calls(
 ) -> str:
     """Time one denoiser call of these samples, un-merged and merged in turns; the record's name.
 
-    Two samples are what one picture with guidance costs at a step.
+    Two samples are what one picture with guidance costs at a step; where a contender compares the
+    halves of guidance, it is one picture with guidance.
     """
     content = timing_content(subject, samples, contender, hardware)
     key = key_of("timing", content)
     if subject.store.has_record(key):
         return key
     timestep = subject.timesteps[len(subject.timesteps) // 2]
-    x = subject.noisy(samples, timestep)
-    call = subject.call_of(samples)
+    drawn = samples[:1] if contender.is_guided else samples
+    x = subject.noisy(drawn, timestep)
+    call = Calls(subject, drawn).of(contender)
     plain = find_denoiser(subject.pipe)
     merged = shared_copy(plain)
+    steady = call.at(x, timestep)  # the same step again, so that the last call's halves stay known
 
     def run(denoiser: torch.nn.Module) -> Callable[[], object]:
+        if contender.is_guided:
+            return lambda: steady(denoiser)
         return lambda: call(denoiser, x, timestep)
 
     with contender.applied(merged):

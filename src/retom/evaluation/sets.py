@@ -1,4 +1,4 @@
-"""Sets of pictures against real pictures, and pictures against their prompts."""
+"""Sets of pictures against reference pictures, and pictures against their prompts."""
 
 from __future__ import annotations
 
@@ -35,36 +35,46 @@ if TYPE_CHECKING:
 PRINCIPAL = 64
 """Axes of the Fréchet distance where there are too few pictures for all features."""
 
+REAL = "real pictures"
+
 _KINDS = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class RealPictures:
-    """Features of real pictures.
+class Reference:
+    """Features of the pictures that others are compared with as a set.
 
     Attributes:
-        features: In the order of the files' names.
-        digest: Of the files' contents and of the size they were brought to.
+        features: In an order of no meaning, so that the first few are a fair share of all.
+        digest: Of everything that they depend on.
+        name: What they are; :data:`REAL` for real pictures.
     """
 
     features: Features
     digest: str
+    name: str = REAL
 
-    def halves(self) -> tuple[RealPictures, RealPictures]:
+    @property
+    def is_real(self) -> bool:
+        """Whether nobody's model drew them."""
+        return self.name == REAL
+
+    def halves(self) -> tuple[Features, Features]:
         """Every second picture each: what two sets of one kind measure against each other."""
-        return tuple(
-            RealPictures(
-                Features(self.features.values[start::2].contiguous(), self.features.extractor),
-                f"{self.digest}/{start}",
-            )
-            for start in (0, 1)
-        )  # pyright: ignore[reportReturnType] - two of them
+        values, extractor = self.features.values, self.features.extractor
+        return (
+            Features(values[0::2].contiguous(), extractor),
+            Features(values[1::2].contiguous(), extractor),
+        )
 
 
 def real_pictures(
     store: Store, folder: Path, extractor: Extractor, size: tuple[int, int]
-) -> RealPictures:
+) -> Reference:
     """Features of all pictures in a folder, cropped at the centre and resized to the drawn size.
+
+    They are shuffled, always alike: files lie together by name, and the Fréchet distance takes as
+    many of the first as there are drawn pictures.
 
     Args:
         store: Keeps the features.
@@ -82,13 +92,13 @@ def real_pictures(
             f"{folder} holds {len(paths)} pictures ({', '.join(_KINDS)}); real pictures to compare "
             f"with are at least {2 * MINIMUM}, and the more the better."
         )
-    digest = hashlib.sha256(f"{size}".encode())
+    digest = hashlib.sha256(f"{size}, shuffled".encode())
     for path in paths:
         digest.update(hashlib.sha256(path.read_bytes()).digest())
     found = digest.hexdigest()[:24]
     key = key_of("real", {"pictures": found, "extractor": extractor.name})
     made = store.tensors(key, lambda: {"features": _features(paths, extractor, size)})
-    return RealPictures(Features(made["features"], extractor.name), found)
+    return Reference(Features(made["features"], extractor.name), found)
 
 
 def _features(paths: list[Path], extractor: Extractor, size: tuple[int, int]) -> Tensor:
@@ -96,7 +106,8 @@ def _features(paths: list[Path], extractor: Extractor, size: tuple[int, int]) ->
     for start in range(0, len(paths), 32):
         pictures = torch.stack([_read(path, size) for path in paths[start : start + 32]])
         rows.append(extract(pictures, extractor).values)
-    return torch.cat(rows)
+    features = torch.cat(rows)
+    return features[torch.randperm(len(features), generator=torch.Generator().manual_seed(0))]
 
 
 def _read(path: Path, size: tuple[int, int]) -> Tensor:
@@ -116,16 +127,16 @@ def distances(
     store: Store,
     names: Sequence[str],
     own: Features,
-    real: RealPictures,
+    reference: Reference,
     other: tuple[Sequence[str], Features] | None = None,
 ) -> dict[str, Estimate]:
-    """KID and Fréchet distance of pictures to real ones, or by how much they differ from others'.
+    """KID and Fréchet distance of pictures to others, or by how much they differ from third ones'.
 
     Args:
         store: Keeps the estimates, which take seconds.
         names: Of the pictures.
         own: Their features.
-        real: What they should look like.
+        reference: What they should look like.
         other: Names and features of pictures they are paired with: the result is then the
             difference, negative where ``own`` is closer.
 
@@ -133,33 +144,43 @@ def distances(
         By measure, ``kid`` and ``frechet``; those that so few pictures do not allow are left out.
     """
     found: dict[str, Estimate] = {}
-    n = min(len(own), len(real.features))
-    principal = None if n > own.dim else PRINCIPAL
+    n = min(len(own), len(reference.features))
+    principal = axes_at(n, own.dim)
     content: dict[str, Any] = {
         "pictures": list(names),
         "other": list(other[0]) if other else None,
         "extractor": own.extractor,
-        "real": real.digest,
+        "real": reference.digest,
     }
     if n >= MINIMUM:
 
         def measure_kid() -> Estimate:
             if other is None:
-                return kid(own, real.features)
-            return kid_difference(own, other[1], real.features)
+                return kid(own, reference.features)
+            return kid_difference(own, other[1], reference.features)
 
         found["kid"] = _kept(store, {**content, "measure": "kid"}, measure_kid)
-    if principal is None or n > PRINCIPAL:
+    if allows_frechet(n, own.dim):
 
         def measure_frechet() -> Estimate:
             options: Any = {"n": n, "principal": principal, "resamples": 100}
             if other is None:
-                return frechet(own, real.features, **options)
-            return frechet_difference(own, other[1], real.features, **options)
+                return frechet(own, reference.features, **options)
+            return frechet_difference(own, other[1], reference.features, **options)
 
         content |= {"measure": "frechet", "n": n, "principal": principal}
         found["frechet"] = _kept(store, content, measure_frechet)
     return found
+
+
+def axes_at(n: int, dim: int) -> int | None:
+    """Principal axes of the Fréchet distance of n pictures; None for all ``dim`` features."""
+    return None if n > dim else PRINCIPAL
+
+
+def allows_frechet(n: int, dim: int) -> bool:
+    """Whether n pictures are more than the axes of their Fréchet distance."""
+    return n > (axes_at(n, dim) or dim)
 
 
 def alignments(

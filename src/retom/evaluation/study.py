@@ -18,7 +18,7 @@ from retom.evaluation.pairs import features, paired
 from retom.evaluation.picks import pick
 from retom.evaluation.provenance import provenance
 from retom.evaluation.screening import comparable, screen, screening_key, time_calls
-from retom.evaluation.sets import RealPictures, real_pictures
+from retom.evaluation.sets import Reference, real_pictures
 from retom.evaluation.store import Store
 from retom.evaluation.subject import Subject
 from retom.evaluation.summing import About, sum_up
@@ -43,9 +43,11 @@ class Instruments:
 
     Attributes:
         extractor: Of features; None measures none, and neither KID, Fréchet distance nor alignment.
-        real: Folder of real pictures; None measures neither KID nor Fréchet distance.
+        real: Folder of real pictures; for None, KID and Fréchet distance are to un-merged pictures
+            of another seed.
         head: Of text alignment; None measures none.
         encoder: Of prompts, the one that the head was trained with.
+        notes: What the results should say about them, such as why one is missing.
 
     Raises:
         ConfigError: Something needs an extractor, or a head comes without its encoder.
@@ -55,6 +57,7 @@ class Instruments:
     real: Path | None = None
     head: AlignmentHead | None = None
     encoder: TextEncoder | None = None
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.extractor is None and (self.real is not None or self.head is not None):
@@ -139,12 +142,12 @@ class _Study:
         self.on_progress = on_progress
         self.left_out: dict[str, str] = {}
         self.other_tokens: set[str] = set()
-        self.real: RealPictures | None = None
+        self.real: Reference | None = None
         chunks = self.settings.chunks()
         self.first_seed = chunks[: len(chunks) // len(self.settings.seeds)]
         self.pair = chunks[0][:2]
 
-    def read_real(self) -> RealPictures | None:
+    def read_real(self) -> Reference | None:
         """Features of the real pictures: first of all, because a wrong folder is found out so."""
         folder, extractor = self.instruments.real, self.instruments.extractor
         if folder is None or extractor is None:

@@ -11,6 +11,7 @@ import retom
 from retom.errors import ConfigError
 from retom.evaluation.denoiser_call import DenoiserCall, catch_call
 from retom.evaluation.fingerprint import fingerprint
+from retom.evaluation.guided_call import GuidedCall, catch_guided_call
 from retom.evaluation.noise import noiser_of, schedule_length
 from retom.evaluation.provenance import version_of
 from retom.evaluation.store import key_of
@@ -133,12 +134,29 @@ class Subject:
 
     def call_of(self, samples: Sequence[Sample]) -> DenoiserCall:
         """What the denoiser gets for these prompts, guidance off."""
-        return catch_call(
-            self.pipe,
-            [sample.prompt for sample in samples],
-            height=self.height,
-            width=self.width,
-        )
+        return catch_call(self.pipe, [sample.prompt for sample in samples], **self._size())
+
+    def guided_call_of(self, samples: Sequence[Sample], alone: DenoiserCall) -> GuidedCall:
+        """What the denoiser gets for these prompts with guidance.
+
+        Args:
+            samples: They.
+            alone: What it gets for them without.
+
+        Raises:
+            ConfigError: Pictures are drawn without guidance, or one half after the other.
+        """
+        guidance = self.content["guidance"]
+        if guidance <= 1:
+            raise ConfigError(
+                "Methods that compare the halves of classifier-free guidance need a guidance "
+                f"above 1; it is {guidance:g}. Give another, or leave them out."
+            )
+        prompts = [sample.prompt for sample in samples]
+        return catch_guided_call(self.pipe, prompts, guidance=guidance, alone=alone, **self._size())
+
+    def _size(self) -> dict[str, int]:
+        return {"height": self.height, "width": self.width}
 
     def noisy(self, samples: Sequence[Sample], timestep: int) -> Tensor:
         """Un-merged latents at a noise level, each sample with a noise of its own."""
@@ -146,15 +164,21 @@ class Subject:
         return noiser(self.latents(samples), timestep, [sample.seed for sample in samples])
 
     def outputs(
-        self, samples: Sequence[Sample], contender: Contender | None, call: DenoiserCall
+        self,
+        samples: Sequence[Sample],
+        contender: Contender | None,
+        call: DenoiserCall | GuidedCall,
     ) -> Tensor:
         """The denoiser's outputs at every noise level, (levels, B, ...), float32 on the CPU."""
         entry = find_entry(self.pipe)
+        noisy = [(self.noisy(samples, t), t) for t in self.timesteps]  # may draw, and un-merged
         with nullcontext() if contender is None else contender.applied(self.pipe):
-            found = [call(entry, self.noisy(samples, t), t).float().cpu() for t in self.timesteps]
+            found = [call(entry, x, t).float().cpu() for x, t in noisy]
         return torch.stack(found)
 
-    def tokens(self, samples: Sequence[Sample], contender: Contender, call: DenoiserCall) -> Tokens:
+    def tokens(
+        self, samples: Sequence[Sample], contender: Contender, call: DenoiserCall | GuidedCall
+    ) -> Tokens:
         """Tokens in every linear layer, at the least, the middle and the most noise."""
         entry = find_entry(self.pipe)
         levels = sorted({0, len(self.timesteps) // 2, len(self.timesteps) - 1})
@@ -162,7 +186,7 @@ class Subject:
 
         def run() -> None:
             for x, timestep in noisy:
-                call(entry, x, timestep)
+                call.at(x, timestep)(entry)
 
         with contender.applied(self.pipe):
             return tokens_in_layers(find_denoiser(self.pipe), run)

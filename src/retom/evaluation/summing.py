@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from retom.evaluation.against import Against, another_seed
 from retom.evaluation.measures import MEASURES, SPEED
 from retom.evaluation.pairs import features, paired
 from retom.evaluation.results import (
@@ -20,11 +21,10 @@ from retom.evaluation.results import (
     over_prompts,
 )
 from retom.evaluation.screening import screening_key, timing_content
-from retom.evaluation.sets import PRINCIPAL, RealPictures, alignments, distances
+from retom.evaluation.sets import Reference, alignments
 from retom.evaluation.store import key_of
 from retom.evaluation.timing import ratio_estimate
-from retom.metrics import Features, feature_cosine, frechet, kid
-from retom.metrics.kid import MINIMUM
+from retom.metrics import Features, feature_cosine
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -63,7 +63,7 @@ def sum_up(
     subject: Subject,
     contenders: Sequence[Contender],
     instruments: Instruments,
-    real: RealPictures | None,
+    real: Reference | None,
     about: About,
 ) -> Results:
     """Read everything that is in the store for these contenders, and estimate.
@@ -78,8 +78,9 @@ def sum_up(
     for row, contender in zip(rows, contenders, strict=True):
         summing.denoiser(row, contender)
         summing.pictures(row, contender)
-    summing.compare(rows, about.baseline)
     unmerged = summing.references()
+    summing.compare(rows, about.baseline)
+    summing.compare_to_unmerged([*rows, *unmerged])
     return Results(
         rows=[*rows, *unmerged],
         model=about.model,
@@ -90,22 +91,20 @@ def sum_up(
         baseline=about.baseline,
         left_out=about.left_out,
         notes=summing.notes(about.other_tokens),
-        floors=summing.floors(),
+        floors=summing.against.floors(len(summing.samples)),
         sample_values=summing.sample_values,
         sources=[*summing.other_sources(about.source), about.source],
         extractor=None if instruments.extractor is None else instruments.extractor.name,
+        reference=summing.against.name,
     )
 
 
 class _Summing:
     """Reads the store for one evaluation."""
 
-    def __init__(
-        self, subject: Subject, instruments: Instruments, real: RealPictures | None
-    ) -> None:
+    def __init__(self, subject: Subject, instruments: Instruments, real: Reference | None) -> None:
         self.subject, self.store = subject, subject.store
         self.instruments = instruments
-        self.real = real
         self.chunks = subject.settings.chunks()
         self.others = subject.settings.chunks(other=True)
         self.first = self.chunks[: len(self.chunks) // len(subject.settings.seeds)]
@@ -115,6 +114,7 @@ class _Summing:
         self.errors: dict[str, list[float]] = {}
         self.drawn: dict[str, _Pictures] = {}
         self.commits: dict[str, dict[str, Any]] = {}
+        self.against = Against(self.store, real or self._another_seed())
 
     def denoiser(self, row: Row, contender: Contender) -> None:
         """Denoiser error and speed of a row."""
@@ -155,7 +155,8 @@ class _Summing:
                 self._commit(key_of("pairs", {"pictures": key, "reference": reference,
                                               "period": period and list(period)}))  # fmt: skip
         self._features(own, references)
-        self._against_real(row, own)
+        if own.features is not None and (self.against.is_real or not other):
+            row.values |= self.against.values((own.keys, own.features))
         for measure, values in own.values.items():
             row.values[measure] = over_prompts(values, self.samples, TITLES[measure])
             for sample, value in zip(self.samples, values, strict=True):
@@ -186,21 +187,22 @@ class _Summing:
                 row.differences[measure] = difference(
                     own.values[measure], others.values[measure], self.samples, TITLES[measure]
                 )
-            if self.real and own.features and others.features:
-                against = others.keys, others.features
-                row.differences |= distances(self.store, own.keys, own.features, self.real, against)
+            row.differences |= self._set_differences(own, others)
 
-    def floors(self) -> dict[str, Estimate]:
-        """What two halves of the real pictures measure against each other."""
-        if self.real is None:
-            return {}
-        a, b = (half.features for half in self.real.halves())
-        n = min(len(a), len(b))
-        found = {"kid": kid(a, b)}
-        if n > PRINCIPAL:
-            principal = None if n > a.dim else PRINCIPAL
-            found["frechet"] = frechet(a, b, n=n, principal=principal, resamples=100)
-        return found
+    def compare_to_unmerged(self, rows: Sequence[Row]) -> None:
+        """Differences of rows to the un-merged pictures, in what has no un-merged twin."""
+        whole = self.drawn.get(UNMERGED)
+        for row in rows:
+            own = self.drawn.get(row.name)
+            if whole is None or own is None or own is whole:
+                continue
+            if "alignment" in own.values:
+                row.from_unmerged["alignment"] = difference(
+                    own.values["alignment"], whole.values["alignment"], self.samples,
+                    TITLES["alignment"],
+                )  # fmt: skip
+            if self.against.is_real:
+                row.from_unmerged |= self._set_differences(own, whole)
 
     def notes(self, other_tokens: set[str]) -> list[str]:
         """What a reader has to know."""
@@ -211,14 +213,7 @@ class _Summing:
                 f"{prompts} prompts are few: intervals are wide, and the best row of many is a "
                 "candidate, not a finding."
             )
-        n = len(self.samples)
-        if self.real is not None and n < MINIMUM:
-            notes.append(f"{n} pictures are too few for KID, which needs {MINIMUM}.")
-        if self.real is not None and min(n, len(self.real.features)) <= PRINCIPAL:
-            notes.append(
-                f"The Fréchet distance needs more than {PRINCIPAL} drawn and {PRINCIPAL} real "
-                "pictures, and was left out."
-            )
+        notes += [*self.against.notes(len(self.samples)), *self.instruments.notes]
         if other_tokens:
             notes.append("† computes on other numbers of tokens than the others of its ratio.")
         commits = sorted({str(c["commit"])[:12] for c in self.commits.values()})
@@ -250,9 +245,18 @@ class _Summing:
         values = torch.cat([features(self.store, key, extractor) for key in keys])
         return Features(values, extractor.name)
 
-    def _against_real(self, row: Row, own: _Pictures) -> None:
-        if self.real is not None and own.features is not None:
-            row.values |= distances(self.store, own.keys, own.features, self.real)
+    def _another_seed(self) -> Reference | None:
+        """Un-merged pictures of another seed, where they are drawn and have features."""
+        keys = [self.subject.pictures_key(samples, None) for samples in self.others]
+        drawn = all(self.store.has_pictures(key) for key in keys)
+        if self.instruments.extractor is None or not drawn:
+            return None
+        return another_seed(keys, self._all_features(keys))
+
+    def _set_differences(self, own: _Pictures, other: _Pictures) -> dict[str, Estimate]:
+        if own.features is None or other.features is None:
+            return {}
+        return self.against.differences((own.keys, own.features), (other.keys, other.features))
 
     def _values(self, key: str) -> dict[str, Any]:
         self._commit(key)

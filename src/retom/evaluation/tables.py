@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from retom.evaluation.against import halves_label
+from retom.evaluation.equivalence import EXPLAINED, JUDGED, judgements, margins
 from retom.evaluation.measures import (
     ALIGNMENT,
     ARTEFACTS,
@@ -41,11 +43,9 @@ def markdown(results: Results) -> str:
         if rows:
             references = [row for row in results.rows if row.ratio is None]
             parts.append(f"### Pictures, {title}\n\n{_pictures(results, [*rows, *references])}")
-    if results.floors:
-        lines = [
-            f"- half of the real pictures against the other: {e}" for e in results.floors.values()
-        ]
-        parts.append("### Floors\n\n" + "\n".join(lines))
+            judged = _against_unmerged(results, [*rows, *references])
+            if judged:
+                parts.append(f"### Against un-merged, {title}\n\n{judged}")
     if results.left_out:
         lines = [f"- {name}: {reason}" for name, reason in results.left_out.items()]
         parts.append("### Left out\n\n" + "\n".join(lines))
@@ -75,6 +75,8 @@ def setting_lines(results: Results) -> list[str]:
     ]
     if results.extractor:
         lines.append(f"features: {results.extractor}")
+    if results.reference:
+        lines.append(f"KID and Fréchet distance to {results.reference}")
     commits = sorted({str(source["commit"])[:12] for source in results.sources})
     lines.append(f"measured at commit: {', '.join(commits)}")
     return lines + results.notes
@@ -143,7 +145,41 @@ def _pictures(results: Results, rows: Sequence[Row]) -> str:
                 other = row.differences.get(measure.key)
                 own.append(between(other, measure.digits, signed=True))
         cells.append([*own, between(row.values.get("speedup"), SPEED.digits)])
+    if results.floors:
+        cells.append(_halves(results, measures))
     return table(header, cells)
+
+
+def _halves(results: Results, measures: Sequence[Measure]) -> list[str]:
+    """The floor of sets: one half of the real pictures against the other."""
+    cells = [halves_label(), str(next(iter(results.floors.values())).n)]
+    for measure in measures:
+        cells.append(between(results.floors.get(measure.key), measure.digits))
+        cells += [""] if measure in COMPARED else []
+    return [*cells, ""]
+
+
+def _against_unmerged(results: Results, rows: Sequence[Row]) -> str:
+    """Differences to un-merged with a verdict each; nothing where there is no margin."""
+    limits = margins(results)
+    measures = [m for m in JUDGED if m.key in limits]
+    if not measures:
+        return ""
+    header = ["method", "n"]
+    for measure in measures:
+        header += [f"{measure.title} minus un-merged", f"margin {limits[measure.key]:.2g}"]
+    cells: list[list[str]] = []
+    for row in rows:
+        found = judgements(results, row)
+        if not found:
+            continue
+        own = [label(row), str(len(row.pictures))]
+        for measure in measures:
+            one = found.get(measure.key)
+            own.append(between(one and one.difference, measure.digits, signed=True))
+            own.append("the margin's own" if row.ratio is None else one.word if one else "")
+        cells.append(own)
+    return f"{table(header, cells)}\n\n{EXPLAINED}" if cells else ""
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

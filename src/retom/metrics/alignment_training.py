@@ -58,6 +58,7 @@ def train_head(
     groups: Tensor,
     *,
     text_encoder: str,
+    held_out: Tensor | None = None,
     training: Training | None = None,
 ) -> AlignmentHead:
     """Train a head on groups of pictures, and measure it on groups it has not seen.
@@ -72,6 +73,7 @@ def train_head(
         texts: Vectors of their texts, float (n, t).
         groups: What each pair shows, int64 (n,), any numbers: an emoji's code point, for example.
         text_encoder: Name of what made ``texts``.
+        held_out: Which pairs to validate on, bool (n,), whole groups; a random share if not given.
         training: Settings; the defaults if not given.
 
     Returns:
@@ -79,7 +81,8 @@ def train_head(
         picture against the first text of every held-out group.
 
     Raises:
-        MetricError: The numbers disagree, or there are too few groups to train and to validate.
+        MetricError: The numbers disagree, there are too few groups to train and to validate, or a
+            group is held out in part.
     """
     settings = training or Training()
     if texts.ndim != 2 or not len(features) == len(texts) == len(groups):
@@ -89,7 +92,10 @@ def train_head(
             "given."
         )
     generator = torch.Generator().manual_seed(settings.seed)
-    kept_out = _held_out(groups, settings.held_out, generator)
+    if held_out is None:
+        kept_out = _held_out(groups, settings.held_out, generator)
+    else:
+        kept_out = _checked(held_out, groups)
     seen = (~kept_out).nonzero().flatten()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
@@ -126,6 +132,28 @@ def _held_out(groups: Tensor, share: float, generator: torch.Generator) -> Tenso
             f"{total} groups with held_out={share} give {total - count} and {count}."
         )
     return torch.isin(numbers, torch.randperm(total, generator=generator)[:count])
+
+
+def _checked(held_out: Tensor, groups: Tensor) -> Tensor:
+    """The pairs that were named, if they are whole groups and enough."""
+    if held_out.shape != groups.shape or held_out.dtype != torch.bool:
+        raise MetricError(
+            f"held_out says of every pair whether to validate on it, bool ({len(groups)},); "
+            f"{held_out.dtype} {tuple(held_out.shape)} was given."
+        )
+    there = set(cast("list[int]", groups[held_out].tolist()))
+    here = set(cast("list[int]", groups[~held_out].tolist()))
+    if both := there & here:
+        raise MetricError(
+            f"A group is held out as a whole or not at all; {len(both)} are in part, such as "
+            f"{min(both)}."
+        )
+    if min(len(there), len(here)) < 2:
+        raise MetricError(
+            "At least 2 groups are needed to train and 2 to validate; held_out leaves "
+            f"{len(here)} and {len(there)}."
+        )
+    return held_out
 
 
 def _fit(

@@ -12,13 +12,22 @@ import json
 from pathlib import Path
 from typing import Literal
 
-__all__ = ["folder", "prompts"]
+__all__ = ["alignment_head", "folder", "prompts"]
 __version__ = "0.1.0"
 
 
 def folder() -> Path:
     """Return the model's folder, in the layout ``DiffusionPipeline.from_pretrained`` reads."""
     return Path(__file__).parent / "model"
+
+
+def alignment_head() -> Path:
+    """Return the file of the text-alignment head: what ``retom.metrics.load_head`` reads.
+
+    It judges pictures of emoji in the style of the model, by EfficientNet-Lite0 and MiniLM. It was
+    trained on the art, not on the model's pictures.
+    """
+    return Path(__file__).parent / "alignment_head.safetensors"
 
 
 def prompts(split: Literal["trained", "held_out"]) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from html import escape
 from typing import TYPE_CHECKING
 
+from retom.evaluation.equivalence import JUDGED, judgements
 from retom.evaluation.measures import ERROR, KID, PSNR, SPEED, Measure
 from retom.evaluation.results import FLOOR, pareto
 from retom.evaluation.tables import between, sorted_by
@@ -30,7 +31,8 @@ def _card(results: Results, group: tuple[float, str]) -> str:
     lines = [_best(best, measure, len(ranked))]
     if measure is PSNR:
         lines.append(_floor(results))
-    lines += [_against_baseline(results, best, measure), _front(rows, measure)]
+    lines += [_against_baseline(results, best, measure), _against_unmerged(results, best)]
+    lines.append(_front(rows, measure))
     text = "".join(f"<p>{line}</p>" for line in lines if line)
     return f'<article class="card">{head}{text}</article>'
 
@@ -70,6 +72,18 @@ def _against_baseline(results: Results, best: Row, measure: Measure) -> str:
             f"{between(found, each.digits, signed=True)}{verdict}."
         )
     return " ".join(lines)
+
+
+def _against_unmerged(results: Results, best: Row) -> str:
+    found = judgements(results, best)
+    said = [
+        f"{escape(measure.title)} {found[measure.key].word}"
+        f" ({between(found[measure.key].difference, measure.digits, signed=True)},"
+        f" margin {found[measure.key].margin:.2g})"
+        for measure in JUDGED
+        if measure.key in found
+    ]
+    return f"Against un-merged pictures: {'; '.join(said)}." if said else ""
 
 
 def _front(rows: list[Row], measure: Measure) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from html import escape
 from typing import TYPE_CHECKING
 
+from retom.evaluation.against import halves_label
+from retom.evaluation.equivalence import EXPLAINED, JUDGED, judgements, margins
 from retom.evaluation.measures import ERROR, PSNR, SPEED, Measure
 from retom.evaluation.report.charts import colours_of
 from retom.evaluation.tables import (
@@ -37,7 +39,7 @@ def ranked(rows: Sequence[Row]) -> list[Row]:
 
 
 def group_table(results: Results, group: tuple[float, str], numbers: dict[str, int]) -> str:
-    """The table of one ratio and scope."""
+    """The table of one ratio and scope, with the floors below, and what it says of un-merged."""
     rows = ranked(results.of(group))
     measures = _present((SPEED, ERROR, *PICTURE_MEASURES), rows)
     columns = [(m, False) for m in measures]
@@ -55,25 +57,47 @@ def group_table(results: Results, group: tuple[float, str], numbers: dict[str, i
             f'<tr><th scope="row"><i style="--c:{colours[row.family]}">{numbers[row.name]}</i>'
             f"<span>{words(label(row))}{base}<small>{_count(row)}</small></span></th>{cells}</tr>"
         )
-    return _table(f'<th scope="col">method</th>{head}', body)
+    foot = _references(results, columns) if any(row.pictures for row in rows) else []
+    main = _table(f'<th scope="col">method</th>{head}', body, foot)
+    return main + equivalence_table(results, rows, numbers)
+
+
+def equivalence_table(results: Results, rows: Sequence[Row], numbers: dict[str, int]) -> str:
+    """What rows differ from un-merged by in sets of pictures, and whether that is something."""
+    limits = margins(results)
+    measures = [m for m in JUDGED if m.key in limits]
+    colours = colours_of(results)
+    body: list[str] = []
+    for row in rows:
+        found = judgements(results, row)
+        if not found:
+            continue
+        cells = ""
+        for measure in measures:
+            one = found.get(measure.key)
+            kind = {"worse": ' class="bad"', "open": ' class="other"'}.get(one.word if one else "")
+            cells += f"<td>{_number(one and one.difference, measure, signed=True)}</td>"
+            cells += f"<td{kind or ''}>{one.word if one else ''}</td>"
+        body.append(
+            f'<tr><th scope="row"><i style="--c:{colours[row.family]}">{numbers[row.name]}</i>'
+            f"<span>{words(label(row))}<small>{_count(row)}</small></span></th>{cells}</tr>"
+        )
+    if not body:
+        return ""
+    head = "".join(
+        f'<th scope="col">{escape(m.title)} minus un-merged</th>'
+        f'<th scope="col">margin {limits[m.key]:.2g}</th>'
+        for m in measures
+    )
+    table = _table(f'<th scope="col">against un-merged</th>{head}', body)
+    return f"{table}<p>{escape(EXPLAINED)}</p>"
 
 
 def references_table(results: Results) -> str:
     """Un-merged pictures, another seed's, and two halves of the real ones."""
     rows = [row for row in results.rows if row.ratio is None]
     measures = _present(PICTURE_MEASURES, rows)
-    body = [
-        f'<tr><th scope="row"><span>{escape(row.name)}<small>{_count(row)}</small></span></th>'
-        f"{''.join(_cell(row, m, {}, other=False) for m in measures)}</tr>"
-        for row in rows
-    ]
-    if results.floors:
-        n = next(iter(results.floors.values())).n
-        cells = "".join(f"<td>{_number(results.floors.get(m.key), m)}</td>" for m in measures)
-        body.append(
-            '<tr><th scope="row"><span>half of the real pictures against the other half'
-            f"<small>n = {n} each</small></span></th>{cells}</tr>"
-        )
+    body = _references(results, [(measure, False) for measure in measures])
     if not body:
         return ""
     head = "".join(_heading(measure, None, other=False) for measure in measures)
@@ -82,6 +106,26 @@ def references_table(results: Results) -> str:
         "model or of the measure.</p>"
     )
     return note + _table(f'<th scope="col">reference</th>{head}', body)
+
+
+def _references(results: Results, columns: Sequence[tuple[Measure, bool]]) -> list[str]:
+    """Rows of what no merging scores, with nothing in columns of differences."""
+    rows = [row for row in results.rows if row.ratio is None]
+    body = [
+        f'<tr><th scope="row"><span>{escape(row.name)}<small>{_count(row)}</small></span></th>'
+        f"{''.join('<td></td>' if d else _cell(row, m, {}, other=False) for m, d in columns)}</tr>"
+        for row in rows
+    ]
+    if results.floors:
+        n = next(iter(results.floors.values())).n
+        cells = "".join(
+            f"<td>{'' if d else _number(results.floors.get(m.key), m)}</td>" for m, d in columns
+        )
+        body.append(
+            f'<tr><th scope="row"><span>{halves_label()}'
+            f"<small>n = {n} each</small></span></th>{cells}</tr>"
+        )
+    return body
 
 
 def glossary(results: Results) -> str:
@@ -97,6 +141,8 @@ def glossary(results: Results) -> str:
         if results.extractor
         else ""
     )
+    if results.reference:
+        features += f"<p>KID and Fréchet distance are to {escape(results.reference)}.</p>"
     return f"<dl>{items}</dl>{features}<p>{escape(BRACKETS)}</p>"
 
 
@@ -155,8 +201,9 @@ def _count(row: Row) -> str:
     return f"{row.values['error'].n} prompts, no pictures" if "error" in row.values else "timed"
 
 
-def _table(head: str, body: Sequence[str]) -> str:
+def _table(head: str, body: Sequence[str], foot: Sequence[str] = ()) -> str:
+    below = f"<tfoot>{''.join(foot)}</tfoot>" if foot else ""
     return (
         f'<div class="scroll"><table><thead><tr>{head}</tr></thead>'
-        f"<tbody>{''.join(body)}</tbody></table></div>"
+        f"<tbody>{''.join(body)}</tbody>{below}</table></div>"
     )
