@@ -431,15 +431,17 @@ FAMILIES["glm-image"] = Family(glm, _glm, 2, shares_plan=True)
 def qwen(**options):
     return _model(
         "QwenImageTransformer2DModel",
-        patch_size=2,
-        in_channels=16,
-        out_channels=4,
-        num_layers=2,
-        attention_head_dim=16,
-        num_attention_heads=2,
-        joint_attention_dim=WIDTH,
-        axes_dims_rope=(8, 4, 4),
-        **options,
+        **{
+            "patch_size": 2,
+            "in_channels": 16,
+            "out_channels": 4,
+            "num_layers": 2,
+            "attention_head_dim": 16,
+            "num_attention_heads": 2,
+            "joint_attention_dim": WIDTH,
+            "axes_dims_rope": (8, 4, 4),
+            **options,
+        },
     )
 
 
@@ -547,8 +549,8 @@ def _packed(h, w, b):
     }
 
 
-def flux():
-    return _model("FluxTransformer2DModel", **_packed_options(pooled_projection_dim=8))
+def flux(**options):
+    return _model("FluxTransformer2DModel", **_packed_options(pooled_projection_dim=8, **options))
 
 
 def _flux(h, w, b):
