@@ -6,9 +6,9 @@ import tiny
 import torch
 from accelerate.hooks import ModelHook as AccelerateHook
 from accelerate.hooks import add_hook_to_module
-from company import CACHES, KEEPING, Time
+from company import CACHES, KEEPING, Time, config_of
 from diffusers import hooks
-from tiny_transformers import FAMILIES, draw
+from tiny_transformers import FAMILIES, draw, needs_new
 
 import retom
 
@@ -52,10 +52,10 @@ def cached(name, kind, order, **options):
     """A merging model with a cache on it, the handle, and a call's arguments."""
     model = FAMILIES[name].build()
     if order == "before":
-        model.enable_cache(CACHES[kind].config())
+        model.enable_cache(config_of(kind))
     handle = retom.apply(model, **options)
     if order == "after":
-        model.enable_cache(CACHES[kind].config())
+        model.enable_cache(config_of(kind))
     return model, handle, FAMILIES[name].call(8, 6, 1)
 
 
@@ -202,7 +202,7 @@ def test_faster_cache_that_leaves_out_half_of_the_batch_is_refused():
 def test_a_cache_outlives_merging(order):
     model, handle, arguments = cached("flux", "FirstBlockCache", order)
     alone = FAMILIES["flux"].build()
-    alone.enable_cache(CACHES["FirstBlockCache"].config())
+    alone.enable_cache(config_of("FirstBlockCache"))
     run(model, arguments)
     handle.remove()
     model._reset_stateful_cache()
@@ -223,11 +223,12 @@ def test_a_cache_that_never_serves_changes_nothing():
 
 def test_offloading_under_a_cache_keeps_its_place():
     """Hooks that are further in than the cache stay where they are, and keep working."""
+    needs_new("offloading on a CPU alone")
     plain, _ = merging("flux")
     model, _ = merging("flux")
     cpu = torch.device("cpu")
     model.enable_group_offload(cpu, cpu, offload_type="block_level", num_blocks_per_group=1)
-    model.enable_cache(CACHES["FirstBlockCache"].config())
+    model.enable_cache(config_of("FirstBlockCache"))
     arguments = FAMILIES["flux"].call(8, 6, 1)
     expected = run(plain, arguments)
     assert torch.equal(run(model, arguments), expected)
@@ -248,7 +249,7 @@ def test_a_cache_in_a_unet_is_refused_where_it_would_keep_merged_tokens():
     """UNets have no enable_cache; the function takes any module."""
     model, arguments = tiny.sd15_unet(), tiny.inputs()
     handle = retom.apply(model)
-    hooks.apply_pyramid_attention_broadcast(model, CACHES["PyramidAttentionBroadcast"].config())
+    hooks.apply_pyramid_attention_broadcast(model, config_of("PyramidAttentionBroadcast"))
     with pytest.raises(retom.ConfigError, match="scope='attention' merges other tokens"):
         tiny.call(model, arguments)
     handle.update(refresh=KEEPING)
@@ -259,6 +260,7 @@ def test_a_cache_in_a_unet_is_refused_where_it_would_keep_merged_tokens():
 
 
 def test_every_cache_of_diffusers_is_in_the_table_or_named_here():
+    needs_new("cache of the table's newest")
     known = {"TextKVCache", "SeaCache"}  # of text alone; for video models alone
     offered = {name.removesuffix("Config") for name in dir(hooks) if name.endswith("CacheConfig")}
     offered |= {"PyramidAttentionBroadcast"}

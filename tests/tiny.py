@@ -1,16 +1,20 @@
 """Tiny, random, real: diffusers and transformers classes of the supported families, built offline.
 
-Every builder seeds its own weights, so two calls give equal models. Nothing is read from disk.
+Every builder seeds its own weights, so two calls give equal models.
 """
 
 from __future__ import annotations
 
+import json
 import math
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import torch
+import transformers
 from diffusers import (
     AutoencoderKL,
     DDIMScheduler,
@@ -169,7 +173,13 @@ def tokenizer() -> CLIPTokenizer:
     letters = "abcdefghijklmnopqrstuvwxyz"
     pieces = ["<|startoftext|>", "<|endoftext|>", *letters, *(f"{c}</w>" for c in letters)]
     vocabulary = {piece: number for number, piece in enumerate(pieces)}
-    return CLIPTokenizer(vocab=vocabulary, merges=[], model_max_length=8)
+    if int(transformers.__version__.split(".")[0]) >= 5:
+        return CLIPTokenizer(vocab=vocabulary, merges=[], model_max_length=8)
+    with TemporaryDirectory() as folder:  # transformers 4 reads them from files
+        names, merges = Path(folder, "vocab.json"), Path(folder, "merges.txt")
+        names.write_text(json.dumps(vocabulary))
+        merges.write_text("#version: 0.2\n")
+        return CLIPTokenizer(str(names), str(merges), model_max_length=8)
 
 
 def text_encoder(cls=CLIPTextModel):

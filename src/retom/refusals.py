@@ -38,7 +38,7 @@ _ADVICE = (
 
 
 def refuse_hook_on_layer(
-    hook: object, layer: str, *, scope: str, is_cache: bool, keeps_plans: bool
+    hook: object, layer: str, *, scope: str, keeps_merged: bool, keeps_plans: bool
 ) -> None:
     """For hooks of diffusers on layers that run on merged tokens.
 
@@ -46,16 +46,20 @@ def refuse_hook_on_layer(
         hook: The hook.
         layer: Qualified name of the site that it is in.
         scope: What merges.
-        is_cache: Whether it hands out what its layer gave earlier.
+        keeps_merged: Whether it hands out merged tokens that its layer gave earlier.
         keeps_plans: Whether the same tokens are merged in all steps of a picture.
     """
     names = {cls.__name__ for cls in type(hook).__mro__}
-    if is_cache and not keeps_plans:
+    if keeps_merged and not keeps_plans:
         raise ConfigError(
             f"{type(hook).__name__} in {layer} hands out what its layer gave in earlier steps, but "
             f"scope={scope!r} merges other tokens in every step. {_ADVICE}"
         )
-    if "FasterCacheBlockHook" in names and not getattr(hook, "is_guidance_distilled", True):
+    if (
+        keeps_merged
+        and "FasterCacheBlockHook" in names
+        and not getattr(hook, "is_guidance_distilled", True)
+    ):
         raise ConfigError(
             f"FasterCache in {layer} leaves out half of the batch in some steps, and the other "
             "half's tokens would merge otherwise than those that it keeps. Use FasterCacheConfig("

@@ -167,7 +167,7 @@ def _ready_method(place: Place, config: Config, twin: nn.Module, module: nn.Modu
 
     def plan() -> TokenPlan:
         begin()
-        made = state.plan_for(level, place.site.name, tokens, score)
+        made = state.plan_for(level, level.own[place.site.name], tokens, score)
         state.end()
         assert made is not None
         return made

@@ -104,6 +104,7 @@ class Place:
         block: The whole block.
         inside: Merges inside of caches on the block; None where the whole block cannot merge.
         layers: Modules that run on merged tokens, by scope.
+        whole: In scope ``kv``, the one among them that gives back all tokens.
     """
 
     name: str
@@ -111,17 +112,19 @@ class Place:
     block: nn.Module
     inside: MergeInside | None
     layers: dict[str, tuple[nn.Module, ...]]
+    whole: nn.Module | None
 
     @staticmethod
     def of(site: Site, inside: MergeInside | None) -> Place:
         """The place of a site."""
         layers = {"block": tuple(site.block.modules())[1:]}
+        whole = None
         if site.inside is not None:
-            attention = tuple(site.inside.attention.modules())
+            whole = site.inside.attention
+            attention = tuple(whole.modules())
             mlp = () if site.inside.mlp is None else tuple(site.inside.mlp.modules())
-            layers |= {"attention": attention, "attention+mlp": attention + mlp}
-            layers["kv"] = attention[1:]
-        return Place(site.name, site.level, site.block, inside, layers)
+            layers |= {"attention": attention, "attention+mlp": attention + mlp, "kv": attention}
+        return Place(site.name, site.level, site.block, inside, layers, whole)
 
 
 @dataclass(slots=True, eq=False)
@@ -154,12 +157,13 @@ class Caches:
                 _settle(place, place.inside)
             for layer in place.layers.get(config.scope, ()):
                 if REGISTRY in layer.__dict__:
+                    gives_all = config.scope == "kv" and layer is place.whole
                     for hook in _hooks(layer).values():
                         refuse_hook_on_layer(
                             hook,
                             place.name,
                             scope=config.scope,
-                            is_cache=is_cache(hook),
+                            keeps_merged=is_cache(hook) and not gives_all,
                             keeps_plans=keeps_plans(config),
                         )
 
