@@ -130,10 +130,14 @@ def ready_place(place: Place, contender: Contender | None, *, compiled: bool = F
         made = _ready_tomesd(place, contender.merging, twin, module)
     else:
         made = _ready_method(place, contender.merging, twin, module)
-    if compiled:
+    if not compiled:
+        return made
+    run = made.run
+    if place.module != place.block and contender and isinstance(contender.merging, Tomesd):
+        run = torch.compile(run)  # its merging stands around the layer, in no hook
+    else:
         module.compile()
-        return Ready(made.run, made.model, {}, made.sharers)
-    return made
+    return Ready(run, made.model, {}, made.sharers)
 
 
 def _ready_method(place: Place, config: Config, twin: nn.Module, module: nn.Module) -> Ready:
