@@ -18,7 +18,7 @@ from retom.grid import Grid, Windows
 if TYPE_CHECKING:
     from torch import Tensor
 
-BAND_BYTES = 2**21
+BAND_BYTES = 2**22
 """Tokens of a band in float32. With what is derived from them they fit a few MiB of cache."""
 
 
