@@ -7,6 +7,7 @@ test_contract_lora.py, test_contract_offload.py, test_contract_hosts.py and more
 import pytest
 import torch
 from company import CHANGES
+from diffusers.models.attention_dispatch import attention_backend
 from tiny_transformers import FAMILIES
 
 import retom
@@ -21,6 +22,13 @@ CASES = [
     for kind, change in CHANGES.items()
     for name in change.denoisers
 ]
+
+
+@pytest.fixture(autouse=True)
+def _backend():
+    """diffusers keeps the backend that was set last for all models of the process."""
+    with attention_backend("native"):
+        yield
 
 
 def run(model, arguments):
