@@ -25,8 +25,8 @@ CASES = [
 
 
 @pytest.fixture(autouse=True)
-def _backend_stays():
-    """set_attention_backend also changes what every other model of the process runs with."""
+def _backend():
+    """diffusers keeps the backend that was set last for all models of the process."""
     with attention_backend("native"):
         yield
 
