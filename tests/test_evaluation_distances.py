@@ -97,7 +97,7 @@ def test_differences_to_unmerged_are_the_paired_ones(against_real):
 
 def test_without_real_pictures_another_seed_is_the_reference(against_seed):
     results = against_seed
-    assert results.reference == f"9 {FLOOR}"
+    assert results.reference == "9 un-merged pictures of another seed"
     assert results.row(RETOM).values["kid"].reference_n == 9
     assert "kid" in results.row(UNMERGED).values  # the floor
     assert "kid" not in results.row(FLOOR).values  # to itself

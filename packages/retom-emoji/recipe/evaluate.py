@@ -238,7 +238,8 @@ def write(study: Study, target: Path) -> str:
     }
     fixed = list(concepts.wanted(FOLDER / SHEET))
     sheet = [Image.fromarray(p) for p in study.drawn("sheet64", fixed)]
-    samples.save(samples.sheet(sheet, tuple(fixed), columns=SHEET_COLUMNS), target / "sheet64.png")
+    labels = tuple(text.replace(f", {captions.STYLE}", "") for text in fixed)
+    samples.save(samples.sheet(sheet, labels, columns=SHEET_COLUMNS), target / "sheet64.png")
     found: dict[str, Any] = {
         "model": study.gallery.model,
         "seed": preset.seed,

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from retom.evaluation.results import Results, Row
 
-_WIDTH = 140
+_WIDTH = 200
 
 FORMAT = 1
 """Version of the record; it grows by keys alone as long as this stays."""

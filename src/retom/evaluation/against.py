@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from retom.evaluation.results import FLOOR
 from retom.evaluation.sets import PRINCIPAL, REAL, Reference, allows_frechet, axes_at, distances
 from retom.evaluation.store import key_of
 from retom.metrics import frechet, kid
@@ -19,6 +18,9 @@ if TYPE_CHECKING:
 
     Drawn = tuple[Sequence[str], Features]
     """Names of pictures in the store, and their features."""
+
+
+ANOTHER_SEED = "un-merged pictures of another seed"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -99,8 +101,9 @@ class Against:
                 )
         if not self.is_real:
             notes.append(
-                f"KID and Fréchet are to {FLOOR}, for want of real pictures: the same prompts "
-                "occur on both sides, which shifts every row alike. Compare with the un-merged row."
+                f"KID and Fréchet are to {ANOTHER_SEED}, for want of real pictures: the same "
+                "prompts occur on both sides, which shifts every row alike. Compare with the "
+                "un-merged row."
             )
         return notes
 
@@ -108,7 +111,7 @@ class Against:
 def another_seed(keys: Sequence[str], features: Features) -> Reference:
     """Un-merged pictures of another seed as the reference: what there is without real pictures."""
     digest = key_of("another-seed", {"pictures": list(keys), "extractor": features.extractor})
-    return Reference(features, digest, FLOOR)
+    return Reference(features, digest, ANOTHER_SEED)
 
 
 def halves_label() -> str:
