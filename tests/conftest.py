@@ -18,6 +18,10 @@ def pytest_configure(config):
         # diffusers hands torch tensors to np.array; numpy 2 asks torch for a copy keyword.
         "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning",
     )
+    # What torch says of its own Inductor when that is loaded.
+    config.addinivalue_line(
+        "filterwarnings", "ignore:.torch.jit.script_method. is deprecated:DeprecationWarning"
+    )
     # What diffusers says of its own Chroma, Bria and Nucleus when they are built.
     for message in (".FluxPosEmbed. is deprecated", "Initializing zero-element tensors"):
         config.addinivalue_line("filterwarnings", f"ignore:{message}")
