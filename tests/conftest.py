@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+from dataclasses import dataclass
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TRANSFORMERS_OFFLINE"] = "1"
@@ -10,6 +12,8 @@ os.environ["TRANSFORMERS_OFFLINE"] = "1"
 import pytest
 import tiny
 import torch
+
+import retom
 
 
 def pytest_configure(config):
@@ -34,6 +38,38 @@ def _one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@dataclass(frozen=True)
+class PlanMade:
+    """What one plan was made of."""
+
+    batch: int
+    turn: int
+
+
+@pytest.fixture
+def plans_made(monkeypatch) -> list[PlanMade]:
+    """A list that grows with every plan that ReToM makes."""
+    made: list[PlanMade] = []
+    original = retom.ReToM.plan
+
+    def counted(self, x, grid, hints):
+        made.append(PlanMade(batch=x.shape[0], turn=hints.turn))
+        return original(self, x, grid, hints)
+
+    monkeypatch.setattr(retom.ReToM, "plan", counted)
+    return made
+
+
+@pytest.fixture
+def fresh_compiler(monkeypatch):
+    """No graph of another test, and none left behind."""
+    # torch traces its work to this logger for tools; pytest would format and keep every line of it.
+    monkeypatch.setattr(logging.getLogger("torch.__trace"), "propagate", False)
+    torch.compiler.reset()
+    yield
+    torch.compiler.reset()
 
 
 @pytest.fixture(params=tiny.FAMILIES)

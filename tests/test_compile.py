@@ -4,8 +4,6 @@ The backends ``eager`` and ``aot_eager`` trace as Inductor does and generate no 
 quick and bit-exact; Inductor itself is in the slow tests.
 """
 
-import logging
-
 import pytest
 import tiny
 import torch
@@ -13,14 +11,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 
 import retom
 
-
-@pytest.fixture(autouse=True)
-def _fresh_compiler(monkeypatch):
-    # torch traces its work to this logger for tools; pytest would format and keep every line of it.
-    monkeypatch.setattr(logging.getLogger("torch.__trace"), "propagate", False)
-    torch.compiler.reset()
-    yield
-    torch.compiler.reset()
+pytestmark = pytest.mark.usefixtures("fresh_compiler")
 
 
 def small_unet(*, levels: int = 1):

@@ -4,8 +4,6 @@
 prints it. Sizes are static (``dynamic=False``).
 """
 
-import logging
-
 import pytest
 import tiny
 import tiny_transformers
@@ -15,14 +13,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 
 import retom
 
-
-@pytest.fixture(autouse=True)
-def _fresh_compiler(monkeypatch):
-    # torch traces its work to this logger for tools; pytest would format and keep every line of it.
-    monkeypatch.setattr(logging.getLogger("torch.__trace"), "propagate", False)
-    torch.compiler.reset()
-    yield
-    torch.compiler.reset()
+pytestmark = pytest.mark.usefixtures("fresh_compiler")
 
 
 def build(name):

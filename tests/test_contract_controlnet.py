@@ -8,14 +8,6 @@ from diffusers import ControlNetModel
 
 import retom
 
-FIRST = "down_blocks.0.attentions.0.transformer_blocks.0"
-# Whose tokens tell a scope: the first is merged in it.
-TOLD_BY = {
-    "attention": "attn1.to_q",
-    "attention+mlp": "ff",
-    "block": "attn2.to_q",
-    "kv": "attn1.to_k",
-}
 CONDITION = torch.ones(1, 3, 128, 128)
 
 
@@ -40,10 +32,10 @@ def draw(pipe, **options):
     return tiny.latents(pipe, image=CONDITION, **options)
 
 
-@pytest.mark.parametrize("scope", TOLD_BY)
+@pytest.mark.parametrize("scope", tiny.TOLD_BY)
 def test_merging_in_the_unet_leaves_the_controlnet_whole(scope):
     pipe = pipeline()
-    layer = TOLD_BY[scope]
+    layer = tiny.TOLD_BY[scope]
     unmerged = draw(pipe)
     handle = retom.apply(pipe, scope=scope, refresh=2)
     with (
@@ -51,17 +43,17 @@ def test_merging_in_the_unet_leaves_the_controlnet_whole(scope):
         tiny.tokens_seen(pipe.controlnet, layer) as control,
     ):
         merged = draw(pipe)
-    assert unet[f"{FIRST}.{layer}"] == [128, 128]
-    assert control[f"{FIRST}.{layer}"] == [256, 256]
+    assert unet[f"{tiny.FIRST}.{layer}"] == [128, 128]
+    assert control[f"{tiny.FIRST}.{layer}"] == [256, 256]
     assert not torch.equal(merged, unmerged)
     handle.remove()
     assert torch.equal(draw(pipe), unmerged)
 
 
-@pytest.mark.parametrize("scope", TOLD_BY)
+@pytest.mark.parametrize("scope", tiny.TOLD_BY)
 def test_the_controlnet_merges_on_request(scope):
     pipe = pipeline()
-    layer = TOLD_BY[scope]
+    layer = tiny.TOLD_BY[scope]
     unmerged = draw(pipe)
     handle = retom.apply(pipe.controlnet, scope=scope, refresh=2)
     with (
@@ -69,8 +61,8 @@ def test_the_controlnet_merges_on_request(scope):
         tiny.tokens_seen(pipe.controlnet, layer) as control,
     ):
         merged = draw(pipe)
-    assert unet[f"{FIRST}.{layer}"] == [256, 256]
-    assert control[f"{FIRST}.{layer}"] == [128, 128]
+    assert unet[f"{tiny.FIRST}.{layer}"] == [256, 256]
+    assert control[f"{tiny.FIRST}.{layer}"] == [128, 128]
     assert not torch.equal(merged, unmerged)
     assert retom.handle_of(pipe) is None
     handle.remove()
@@ -82,8 +74,8 @@ def test_both_merge_each_by_its_own_handle():
     handles = retom.apply(pipe), retom.apply(pipe.controlnet, ratio=0.25)
     with tiny.tokens_seen(pipe.unet) as unet, tiny.tokens_seen(pipe.controlnet) as control:
         draw(pipe)
-    assert unet[f"{FIRST}.attn1.to_q"] == [128, 128]
-    assert control[f"{FIRST}.attn1.to_q"] == [192, 192]
+    assert unet[f"{tiny.FIRST}.attn1.to_q"] == [128, 128]
+    assert control[f"{tiny.FIRST}.attn1.to_q"] == [192, 192]
     assert [handle.config.method.ratio for handle in handles] == [0.5, 0.25]
 
 

@@ -6,15 +6,7 @@ import tiny
 import torch
 
 import retom
-from retom import ReToM, Rule
-
-FIRST = "down_blocks.0.attentions.0.transformer_blocks.0"
-TOLD_BY = {
-    "attention": "attn1.to_q",
-    "attention+mlp": "ff",
-    "block": "attn2.to_q",
-    "kv": "attn1.to_k",
-}
+from retom import Rule
 
 
 def lcm():
@@ -24,31 +16,17 @@ def lcm():
     return pipe
 
 
-@pytest.fixture
-def plans(monkeypatch):
-    """A list that grows with every plan made, with the batch."""
-    made = []
-    original = ReToM.plan
-
-    def counted(self, x, grid, hints):
-        made.append(x.shape[0])
-        return original(self, x, grid, hints)
-
-    monkeypatch.setattr(ReToM, "plan", counted)
-    return made
-
-
 @pytest.mark.parametrize("steps", [1, 4])
-@pytest.mark.parametrize("scope", TOLD_BY)
-def test_every_step_merges_and_the_guidance_scale_counts(scope, steps, plans):
+@pytest.mark.parametrize("scope", tiny.TOLD_BY)
+def test_every_step_merges_and_the_guidance_scale_counts(scope, steps, plans_made):
     pipe = lcm()
     unmerged = tiny.latents(pipe, num_inference_steps=steps)
     handle = retom.apply(pipe, scope=scope, share="level")
-    layer = TOLD_BY[scope]
+    layer = tiny.TOLD_BY[scope]
     with tiny.tokens_seen(pipe.unet, layer) as seen:
         merged = tiny.latents(pipe, num_inference_steps=steps)
-    assert seen[f"{FIRST}.{layer}"] == [128] * steps
-    assert plans == [1] * steps
+    assert seen[f"{tiny.FIRST}.{layer}"] == [128] * steps
+    assert [plan.batch for plan in plans_made] == [1] * steps
     assert not torch.equal(merged, unmerged)
     assert not torch.equal(tiny.latents(pipe, num_inference_steps=steps, guidance_scale=3), merged)
     handle.remove()
@@ -56,7 +34,7 @@ def test_every_step_merges_and_the_guidance_scale_counts(scope, steps, plans):
 
 
 @pytest.mark.parametrize("steps", [1, 2, 4])
-def test_reused_plans_end_with_the_picture(steps, plans):
+def test_reused_plans_end_with_the_picture(steps, plans_made):
     """One-step pictures all have the same timestep; each is a picture of its own."""
     pipe = lcm()
     retom.apply(pipe, refresh=9, share="level")
@@ -64,7 +42,7 @@ def test_reused_plans_end_with_the_picture(steps, plans):
     other = tiny.latents(pipe, "a blue pear", seed=1, num_inference_steps=steps)
     assert torch.equal(tiny.latents(pipe, num_inference_steps=steps), first)
     assert not torch.equal(other, first)
-    assert len(plans) == 3
+    assert len(plans_made) == 3
 
 
 def test_rules_by_noise_split_four_steps():
@@ -73,7 +51,7 @@ def test_rules_by_noise_split_four_steps():
     retom.apply(pipe, rules=(Rule(method=None, noise=(0.0, 0.5)),))
     with tiny.tokens_seen(pipe.unet) as seen:
         tiny.latents(pipe, num_inference_steps=4)
-    assert seen[f"{FIRST}.attn1.to_q"] == [128, 128, 256, 256]
+    assert seen[f"{tiny.FIRST}.attn1.to_q"] == [128, 128, 256, 256]
 
 
 def test_one_step_of_a_turbo_model():

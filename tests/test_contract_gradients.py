@@ -68,21 +68,23 @@ def test_checkpointing_gives_the_same_gradients(family):
         torch.testing.assert_close(found[name], expected[name], rtol=0, atol=0, msg=name)
 
 
+def gradients_of_both(model, first, second):
+    """Gradients of one loss on two calls."""
+    model.zero_grad(set_to_none=True)
+    loss = model(**first).sample.square().mean() + 3 * model(**second).sample.square().mean()
+    loss.backward()
+    return {name: parameter.grad for name, parameter in model.named_parameters()}
+
+
 def test_checkpointing_of_two_calls_before_one_backward():
     """The layers of each call are computed again with that call's plans."""
     first, second = tiny.inputs(seed=1), tiny.inputs(seed=2)
     model = tiny.sd15_unet().train()
     retom.apply(model, levels="all")
 
-    def both():
-        model.zero_grad(set_to_none=True)
-        loss = model(**first).sample.square().mean() + 3 * model(**second).sample.square().mean()
-        loss.backward()
-        return {name: parameter.grad for name, parameter in model.named_parameters()}
-
-    expected = both()
+    expected = gradients_of_both(model, first, second)
     model.enable_gradient_checkpointing()
-    found = both()
+    found = gradients_of_both(model, first, second)
     for name in expected:
         torch.testing.assert_close(found[name], expected[name], rtol=0, atol=0, msg=name)
 
@@ -103,16 +105,10 @@ def test_checkpointing_gives_the_same_gradients_in_every_scope(scope):
     first = {**tiny.inputs(seed=1), "timestep": torch.tensor(900)}
     second = {**tiny.inputs(seed=2), "timestep": torch.tensor(800)}
 
-    def both():
-        handle.reset()
-        model.zero_grad(set_to_none=True)
-        loss = model(**first).sample.square().mean() + 3 * model(**second).sample.square().mean()
-        loss.backward()
-        return {name: parameter.grad for name, parameter in model.named_parameters()}
-
-    expected = both()
+    expected = gradients_of_both(model, first, second)
     model.enable_gradient_checkpointing()
-    found = both()
+    handle.reset()
+    found = gradients_of_both(model, first, second)
     for name in expected:
         torch.testing.assert_close(found[name], expected[name], rtol=0, atol=0, msg=name)
 

@@ -6,13 +6,6 @@ import torch
 
 import retom
 
-FIRST = "down_blocks.0.attentions.0.transformer_blocks.0"
-TOLD_BY = {
-    "attention": "attn1.to_q",
-    "attention+mlp": "ff",
-    "block": "attn2.to_q",
-    "kv": "attn1.to_k",
-}
 PLACES_KEPT = ("attention", "attention+mlp", "kv")
 IMAGE_WIDTH = 6
 
@@ -61,15 +54,15 @@ def half_mask(height=16, width=16):
     return [mask]
 
 
-@pytest.mark.parametrize("scope", TOLD_BY)
+@pytest.mark.parametrize("scope", tiny.TOLD_BY)
 def test_the_picture_counts_and_tokens_merge(scope):
     model, late = adapted(), tiny.sd15_unet()
     retom.apply(model, scope=scope)
     retom.apply(late, scope=scope)
     late._load_ip_adapter_weights(weights(late), low_cpu_mem_usage=False)
-    with tiny.tokens_seen(model, TOLD_BY[scope]) as seen:
+    with tiny.tokens_seen(model, tiny.TOLD_BY[scope]) as seen:
         output = tiny.call(model, inputs())
-    assert seen[f"{FIRST}.{TOLD_BY[scope]}"] == [128]
+    assert seen[f"{tiny.FIRST}.{tiny.TOLD_BY[scope]}"] == [128]
     assert not torch.equal(tiny.call(model, inputs(seed=4)), output)
     assert torch.equal(tiny.call(late, inputs()), output)
 
@@ -80,7 +73,7 @@ def test_masks_count_where_every_token_asks_the_picture(scope):
     retom.apply(model, scope=scope)
     with tiny.tokens_seen(model, "attn2.to_q") as seen:
         masked = tiny.call(model, inputs(masks=half_mask()))
-    assert seen[f"{FIRST}.attn2.to_q"] == [256]
+    assert seen[f"{tiny.FIRST}.attn2.to_q"] == [256]
     everywhere = tiny.call(model, inputs(masks=[torch.ones(1, 1, 16, 16)]))
     assert not torch.equal(masked, everywhere)
     # Bicubic scaling of ones leaves ones, but for rounding.
@@ -118,7 +111,7 @@ def test_block_takes_masks_that_speak_of_nothing():
     assert torch.equal(tiny.call(model, inputs(masks=[None])), tiny.call(model, inputs()))
 
 
-@pytest.mark.parametrize("scope", TOLD_BY)
+@pytest.mark.parametrize("scope", tiny.TOLD_BY)
 def test_removal_leaves_the_adapter_as_it_was(scope):
     model = adapted()
     unmerged = tiny.call(model, inputs())

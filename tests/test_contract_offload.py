@@ -13,13 +13,6 @@ from accelerate import cpu_offload
 
 import retom
 
-FIRST = "down_blocks.0.attentions.0.transformer_blocks.0"
-TOLD_BY = {
-    "attention": "attn1.to_q",
-    "attention+mlp": "ff",
-    "block": "attn2.to_q",
-    "kv": "attn1.to_k",
-}
 CPU = torch.device("cpu")
 
 
@@ -61,11 +54,11 @@ def test_pictures_are_bit_equal_with_and_without(offload, order, scope):
     if order == "before":
         handle = retom.apply(pipe, scope=scope, refresh=2)
 
-    layer = TOLD_BY[scope]
+    layer = tiny.TOLD_BY[scope]
     for _ in range(2):  # accelerate takes its hooks off and puts them on again between pictures
         with tiny.tokens_seen(pipe.unet, layer) as seen:
             picture = tiny.latents(pipe)
-        assert seen[f"{FIRST}.{layer}"] == [128, 128]
+        assert seen[f"{tiny.FIRST}.{layer}"] == [128, 128]
         assert torch.equal(picture, expected)
     assert retom.handle_of(pipe) is handle
 

@@ -7,8 +7,7 @@ from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
 
 import retom
 
-FIRST = "down_blocks.0.attentions.0.transformer_blocks.0"
-TOLD_BY = {"attention+mlp": "ff", "block": "attn2.to_q", "kv": "attn1.to_k"}
+OTHER_SCOPES = [scope for scope in tiny.TOLD_BY if scope != "attention"]
 """Scope ``attention`` is in test_contract_attention.py."""
 # Another kernel for the same attention: float32 rounding of outputs of about 0.4.
 ROUNDING = {"rtol": 1e-4, "atol": 1e-5}
@@ -25,19 +24,19 @@ def pair(scope, **options):
 def check(model, expected, layer):
     with tiny.tokens_seen(model, layer) as seen:
         output = tiny.call(model, tiny.inputs())
-    assert seen[f"{FIRST}.{layer}"] == [128]
+    assert seen[f"{tiny.FIRST}.{layer}"] == [128]
     torch.testing.assert_close(output, expected, **ROUNDING)
 
 
-@pytest.mark.parametrize("scope", TOLD_BY)
+@pytest.mark.parametrize("scope", OTHER_SCOPES)
 def test_processors_come_and_go(scope):
     model, expected = pair(scope)
     model.set_attn_processor(AttnProcessor())
-    check(model, expected, TOLD_BY[scope])
+    check(model, expected, tiny.TOLD_BY[scope])
     model.set_attn_processor(AttnProcessor2_0())
     assert torch.equal(tiny.call(model, tiny.inputs()), expected)
     model.set_attention_slice("max")
-    check(model, expected, TOLD_BY[scope])
+    check(model, expected, tiny.TOLD_BY[scope])
 
 
 @pytest.mark.parametrize("scope", ["attention", "attention+mlp", "kv"])
@@ -57,7 +56,7 @@ def test_fused_projections_come_and_go(scope):
     layer = {"attention+mlp": "attn1.to_qkv", "block": "attn2.to_kv"}[scope]
     with tiny.tokens_seen(model, layer) as seen:
         fused = tiny.call(model, tiny.inputs())
-    assert seen[f"{FIRST}.{layer}"] == [128 if scope == "attention+mlp" else 5]
+    assert seen[f"{tiny.FIRST}.{layer}"] == [128 if scope == "attention+mlp" else 5]
     torch.testing.assert_close(fused, expected, **ROUNDING)
     model.unfuse_qkv_projections()
     assert torch.equal(tiny.call(model, tiny.inputs()), expected)
@@ -72,14 +71,14 @@ def test_kv_works_again_once_projections_are_separate():
     assert torch.equal(tiny.call(model, tiny.inputs()), expected)
 
 
-@pytest.mark.parametrize("scope", TOLD_BY)
+@pytest.mark.parametrize("scope", OTHER_SCOPES)
 def test_freeu_is_switched_while_tokens_merge(scope):
     model, merged = pair(scope)
     # It finds stages by their channels, which it takes to be 1280 and 640 times a factor.
     model.enable_freeu(s1=0.5, s2=0.5, b1=1.5, b2=1.5)
-    with tiny.tokens_seen(model, TOLD_BY[scope]) as seen:
+    with tiny.tokens_seen(model, tiny.TOLD_BY[scope]) as seen:
         free = tiny.call(model, tiny.inputs())
-    assert seen[f"{FIRST}.{TOLD_BY[scope]}"] == [128]
+    assert seen[f"{tiny.FIRST}.{tiny.TOLD_BY[scope]}"] == [128]
     assert not torch.equal(free, merged)
     model.disable_freeu()
     assert torch.equal(tiny.call(model, tiny.inputs()), merged)

@@ -8,22 +8,8 @@ import torch
 import retom
 from retom import BudgetError, Config, ConfigError, ReToM, Rule
 
-FIRST = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
+FIRST = f"{tiny.FIRST}.attn1.to_q"
 SECOND = "down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q"
-
-
-@pytest.fixture
-def plans(monkeypatch):
-    """A list that grows with every plan made, with its turn."""
-    made = []
-    original = ReToM.plan
-
-    def counted(self, x, grid, hints):
-        made.append(hints.turn)
-        return original(self, x, grid, hints)
-
-    monkeypatch.setattr(ReToM, "plan", counted)
-    return made
 
 
 def test_rules_by_noise_change_what_merges_while_a_picture_is_drawn():
@@ -63,13 +49,13 @@ def test_image_to_image_starts_where_its_noise_says():
 @pytest.mark.parametrize(
     ("refresh", "expected"), [(None, 4), (1, 4), (2, 2), (4, 1), ((0.6,), 2), ((0.3, 0.1), 3)]
 )
-def test_plans_are_made_as_often_as_asked(plans, refresh, expected):
+def test_plans_are_made_as_often_as_asked(plans_made, refresh, expected):
     pipe = tiny.sd_pipeline()
     retom.apply(pipe, refresh=refresh, share="level")
     tiny.latents(pipe, num_inference_steps=4)
-    assert len(plans) == expected
+    assert len(plans_made) == expected
     tiny.latents(pipe, num_inference_steps=4)
-    assert len(plans) == 2 * expected
+    assert len(plans_made) == 2 * expected
 
 
 def test_refresh_1_is_a_plan_in_every_call_where_a_step_is_one_call():
@@ -80,12 +66,12 @@ def test_refresh_1_is_a_plan_in_every_call_where_a_step_is_one_call():
 
 
 @pytest.mark.parametrize(("refresh", "expected"), [(None, 5), (1, 3), (3, 1)])
-def test_two_evaluations_of_heun_share_a_plan(plans, refresh, expected):
+def test_two_evaluations_of_heun_share_a_plan(plans_made, refresh, expected):
     pipe = tiny.sd_pipeline()
     pipe.scheduler = diffusers.HeunDiscreteScheduler.from_config(pipe.scheduler.config)
     retom.apply(pipe, refresh=refresh, share="level")
     tiny.latents(pipe, num_inference_steps=3)
-    assert len(plans) == expected
+    assert len(plans_made) == expected
 
 
 def test_a_picture_with_reused_plans_does_not_depend_on_the_last_one():
@@ -117,22 +103,22 @@ def test_an_error_leaves_no_plan_to_reuse(where):
     assert torch.equal(tiny.latents(pipe), fresh)
 
 
-def test_windows_alternate_between_timesteps(plans):
+def test_windows_alternate_between_timesteps(plans_made):
     pipe = tiny.sd_pipeline()
     retom.apply(pipe, alternate=True, share="level")
     with tiny.tokens_seen(pipe.unet) as seen:
         tiny.latents(pipe, num_inference_steps=4)
-    assert plans == [0, 1, 0, 1]
+    assert [plan.turn for plan in plans_made] == [0, 1, 0, 1]
     assert seen[FIRST] == [128] * 4
 
 
-def test_refresh_at_another_size_or_batch_plans_again(plans):
+def test_refresh_at_another_size_or_batch_plans_again(plans_made):
     model = tiny.sd15_unet()
     retom.apply(model, refresh=9, share="level")
     for step, options in enumerate(({}, {}, {"size": (8, 16)}, {"size": (16, 8)}, {"batch": 1})):
         arguments = tiny.inputs(**options)
         tiny.call(model, arguments, timestep=torch.tensor(900 - step))
-    assert len(plans) == 4
+    assert len(plans_made) == 4
 
 
 def test_several_timesteps_in_a_call_are_refused():

@@ -138,19 +138,11 @@ def test_block_refuses_masks_of_an_ip_adapter_and_attention_does_not():
 
 
 @pytest.mark.parametrize("share", ["level", "layer"])
-def test_layers_share_a_plan_or_make_their_own(share, monkeypatch):
-    calls = []
-    original = retom.ReToM.plan
-
-    def counted(self, *arguments):
-        calls.append(1)
-        return original(self, *arguments)
-
-    monkeypatch.setattr(retom.ReToM, "plan", counted)
+def test_layers_share_a_plan_or_make_their_own(share, plans_made):
     model = tiny.sd15_unet()
     retom.apply(model, levels="all", share=share)
     tiny.call(model, tiny.inputs())
-    assert len(calls) == (3 if share == "level" else 7)
+    assert len(plans_made) == (3 if share == "level" else 7)
 
 
 def test_a_controlnet_merges_too():

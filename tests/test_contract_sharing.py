@@ -8,13 +8,6 @@ import torch
 import retom
 from retom import ReToM, Rule
 
-FIRST = "down_blocks.0.attentions.0.transformer_blocks.0"
-TOLD_BY = {
-    "attention": "attn1.to_q",
-    "attention+mlp": "ff",
-    "block": "attn2.to_q",
-    "kv": "attn1.to_k",
-}
 PICTURE = torch.rand((1, 3, 128, 128), generator=torch.Generator().manual_seed(0))
 
 
@@ -36,7 +29,7 @@ def merging(scope):
     return pipe
 
 
-@pytest.mark.parametrize("scope", TOLD_BY)
+@pytest.mark.parametrize("scope", tiny.TOLD_BY)
 def test_pictures_of_two_pipelines_do_not_touch_each_other(scope):
     """Image-to-image begins below where text-to-image began; plans are kept for long."""
     drawn, redrawn = tiny.latents(merging(scope)), redraw(img2img(merging(scope)))
@@ -66,18 +59,20 @@ def update_midway(handle, **options):
     return callback
 
 
-@pytest.mark.parametrize(("before", "after"), [*zip(TOLD_BY, reversed(TOLD_BY), strict=True)])
+@pytest.mark.parametrize(
+    ("before", "after"), [*zip(tiny.TOLD_BY, reversed(tiny.TOLD_BY), strict=True)]
+)
 def test_update_midway_counts_from_the_next_step(before, after):
     pipe = tiny.sd_pipeline()
     handle = retom.apply(pipe, scope=before, refresh=9)
     callback = update_midway(handle, scope=after, ratio=0.25)
     with (
-        tiny.tokens_seen(pipe.unet, TOLD_BY[before]) as early,
-        tiny.tokens_seen(pipe.unet, TOLD_BY[after]) as late,
+        tiny.tokens_seen(pipe.unet, tiny.TOLD_BY[before]) as early,
+        tiny.tokens_seen(pipe.unet, tiny.TOLD_BY[after]) as late,
     ):
         tiny.latents(pipe, num_inference_steps=3, callback_on_step_end=callback)
-    assert early[f"{FIRST}.{TOLD_BY[before]}"][0] == 128
-    assert late[f"{FIRST}.{TOLD_BY[after]}"][1:] == [192, 192]
+    assert early[f"{tiny.FIRST}.{tiny.TOLD_BY[before]}"][0] == 128
+    assert late[f"{tiny.FIRST}.{tiny.TOLD_BY[after]}"][1:] == [192, 192]
 
 
 @pytest.mark.parametrize("options", [{"ratio": 0.25}, {"window": (4, 4)}, {"merge": "norm_mean"}])
@@ -151,5 +146,5 @@ def test_image_to_image_with_two_evaluations_a_step(name):
         redraw(pipe)
     assert len(timesteps) > 2
     expected = [256 if timestep <= 300 else 128 for timestep in timesteps]
-    assert seen[f"{FIRST}.attn1.to_q"] == expected
+    assert seen[f"{tiny.FIRST}.attn1.to_q"] == expected
     assert {128, 256} == set(expected)

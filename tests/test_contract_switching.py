@@ -7,7 +7,7 @@ import torch
 import retom
 from retom import BudgetError, Rule
 
-FIRST = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
+FIRST = f"{tiny.FIRST}.attn1.to_q"
 
 
 def kept(model, timestep=500, **options):

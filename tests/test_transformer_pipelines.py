@@ -194,19 +194,11 @@ def latents_of(pipe, arguments, **options):
 
 
 @pytest.mark.parametrize("name", ["sd3.5", "flux"])
-def test_plans_are_reused_with_refresh(name, monkeypatch):
-    calls = []
-    original = retom.ReToM.plan
-
-    def counted(self, *arguments):
-        calls.append(1)
-        return original(self, *arguments)
-
-    monkeypatch.setattr(retom.ReToM, "plan", counted)
+def test_plans_are_reused_with_refresh(name, plans_made):
     pipe, arguments = PIPELINES[name]()
     evaluations = 4 if name == "flux" else 2
     latents_of(pipe, arguments, share="level")
-    assert len(calls) == evaluations
-    calls.clear()
+    assert len(plans_made) == evaluations
+    plans_made.clear()
     latents_of(pipe, arguments, share="level", refresh=5)
-    assert len(calls) < evaluations
+    assert len(plans_made) < evaluations

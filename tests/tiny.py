@@ -266,6 +266,17 @@ def halved(size: tuple[int, int], times: int) -> tuple[int, int]:
     return size
 
 
+FIRST = "down_blocks.0.attentions.0.transformer_blocks.0"
+"""The block of a UNet that merges at the defaults and comes first."""
+TOLD_BY = {
+    "attention": "attn1.to_q",
+    "attention+mlp": "ff",
+    "block": "attn2.to_q",
+    "kv": "attn1.to_k",
+}
+"""Whose tokens tell a scope: the first module in it that runs on merged ones."""
+
+
 @contextmanager
 def tokens_seen(model: UNet2DConditionModel, layer: str = "attn1.to_q"):
     """Record how many tokens reach a layer of every transformer block, by qualified name."""
