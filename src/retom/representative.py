@@ -62,11 +62,7 @@ def most_similar_on_average(unit: Tensor, windows: Windows, eligible: Tensor | N
     Returns:
         Slot of the representative in its window, int64 (B, num_windows).
     """
-    # Slot by slot: reducing a middle dimension in one call is an order of magnitude slower on CPU.
-    total = unit[:, :, 0]
-    for slot in range(1, windows.area):
-        total = total + unit[:, :, slot]
-    score = dot(unit, total[:, :, None])
+    score = dot(unit, window_sum(unit)[:, :, None])
     if eligible is not None:
         score = score.masked_fill(~eligible, -torch.inf)
     elected = score.argmax(dim=-1)
@@ -76,6 +72,32 @@ def most_similar_on_average(unit: Tensor, windows: Windows, eligible: Tensor | N
         first = first_eligible(eligible) if eligible is not None else torch.zeros_like(elected[0])
         elected = torch.where(members <= 2, first, elected)
     return elected
+
+
+def window_sum(unit: Tensor) -> Tensor:
+    """Sum of the tokens of each window, (B, num_windows, window_area, C) -> (B, num_windows, C).
+
+    Slot by slot: reducing a middle dimension in one call is an order of magnitude slower on CPU.
+    """
+    total = unit[:, :, 0]
+    for slot in range(1, unit.shape[2]):
+        total = total + unit[:, :, slot]
+    return total
+
+
+def pair_cosine(unit: Tensor, members: Tensor) -> Tensor:
+    """Mean cosine similarity over the pairs of each window, float32 (B, num_windows).
+
+    For m unit tokens of sum s it is (||s||² - m) / (m (m - 1)): O(N C). A single token has no
+    pair, and its figure means nothing.
+
+    Args:
+        unit: From :func:`unit_tokens`; tokens that do not take part are zero.
+        members: How many take part in each window, (num_windows,).
+    """
+    total = window_sum(unit)
+    pairs = (members * (members - 1)).clamp_min(1)
+    return ((total * total).sum(dim=-1) - members) / pairs
 
 
 def first_eligible(eligible: Tensor) -> Tensor:

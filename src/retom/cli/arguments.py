@@ -288,5 +288,10 @@ def add_output(group: argparse._ArgumentGroup) -> None:
         metavar="N",
         help="pairs that --compare times, default 1",
     )
-    group.add_argument("--json", action="store_true", help="print the result as JSON")
+    add_telling(group, "result")
+
+
+def add_telling(group: argparse._ArgumentGroup, what: str) -> None:
+    """Whether the command tells people, programs or nobody."""
+    group.add_argument("--json", action="store_true", help=f"print the {what} as JSON")
     group.add_argument("--quiet", action="store_true", help="print nothing but errors and --json")

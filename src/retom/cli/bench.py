@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from retom.cli import arguments
 from retom.cli.running import require, threads
-from retom.config import SCOPES
+from retom.cli.sweeps import add_folder, add_sweep
 from retom.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -28,15 +28,9 @@ def set_up(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=run)
     _add_what(parser.add_argument_group("what is timed"))
     _add_how(parser.add_argument_group("how"))
-    group = parser.add_argument_group("model")
-    arguments.add_model(group)
-    group = parser.add_argument_group("output")
-    group.add_argument(
-        "-o", "--output", type=Path, default=Path("retom-bench"), metavar="DIR",
-        help="folder for bench.json, .csv, .md and .svg, default retom-bench",
-    )  # fmt: skip
-    group.add_argument("--json", action="store_true", help="print the results as JSON")
-    group.add_argument("--quiet", action="store_true", help="print nothing but errors and --json")
+    arguments.add_model(parser.add_argument_group("model"))
+    output = parser.add_argument_group("output")
+    add_folder(output, "retom-bench", "folder for bench.json, .csv, .md and .svg")
 
 
 def run(options: argparse.Namespace) -> None:
@@ -193,15 +187,6 @@ def _table(case: Case) -> Any:  # noqa: ANN401 - a table of rich
     return table
 
 
-def _positive_ratio(text: str) -> float:
-    number = arguments.ratio(text)
-    if not 0 < number < 1:
-        raise argparse.ArgumentTypeError(
-            f"a number above 0 and below 1 is needed, {text!r} was given"
-        )
-    return number
-
-
 def _add_what(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--sizes", nargs="+", type=arguments.height_by_width, metavar="HxW",
@@ -212,19 +197,7 @@ def _add_what(group: argparse._ArgumentGroup) -> None:
         help="as in retom eval, such as retom retom:reach=0,share=level toma tomesd; unmerged and "
         "oracle, merging that costs nothing, always take part; a few of each kind if not given",
     )  # fmt: skip
-    group.add_argument(
-        "--ratios", nargs="+", type=_positive_ratio, default=[0.5], metavar="R",
-        help="shares of the tokens to remove, default 0.5",
-    )  # fmt: skip
-    group.add_argument(
-        "--scopes", nargs="+", choices=SCOPES, default=["auto"],
-        help="layers that run on fewer tokens, default auto: attention in a UNet, block in a "
-        "transformer",
-    )  # fmt: skip
-    group.add_argument(
-        "--levels", type=arguments.levels, default=(0,), metavar="0,1",
-        help="all, or attention levels, largest first; default 0",
-    )  # fmt: skip
+    add_sweep(group)
     group.add_argument(
         "--part", choices=_PARTS, default="auto",
         help="what one timed call is: a self-attention layer, a block, the denoiser, a whole "

@@ -35,9 +35,7 @@ def set_up(parser: argparse.ArgumentParser) -> None:
     arguments.add_sampling(group)
     arguments.add_merging(parser.add_argument_group("merging"))
     arguments.add_model(parser.add_argument_group("model"))
-    group = parser.add_argument_group("output")
-    group.add_argument("--json", action="store_true", help="print the result as JSON")
-    group.add_argument("--quiet", action="store_true", help="print nothing but errors and --json")
+    arguments.add_telling(parser.add_argument_group("output"), "result")
 
 
 def run(options: argparse.Namespace) -> None:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from retom.cli import arguments
 from retom.cli.running import require, threads
-from retom.config import SCOPES, Config
+from retom.cli.sweeps import add_folder, add_sweep
+from retom.config import Config
 from retom.errors import ConfigError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -31,13 +32,8 @@ def set_up(parser: argparse.ArgumentParser) -> None:
     _add_samples(parser.add_argument_group("pictures"))
     _add_instruments(parser.add_argument_group("instruments"))
     arguments.add_model(parser.add_argument_group("model"))
-    group = parser.add_argument_group("output")
-    group.add_argument(
-        "-o", "--output", type=Path, default=Path("retom-eval"), metavar="DIR",
-        help="where results grow and the report is written, default retom-eval",
-    )  # fmt: skip
-    group.add_argument("--json", action="store_true", help="print the results as JSON")
-    group.add_argument("--quiet", action="store_true", help="print nothing but errors and --json")
+    output = parser.add_argument_group("output")
+    add_folder(output, "retom-eval", "where results grow and the report is written")
 
 
 def run(options: argparse.Namespace) -> None:
@@ -178,15 +174,6 @@ def _folder(model: str | None) -> Path | None:
     return Path(model) if Path(model).is_dir() else None
 
 
-def _positive_ratio(text: str) -> float:
-    number = arguments.ratio(text)
-    if not 0 < number < 1:
-        raise argparse.ArgumentTypeError(
-            f"a number above 0 and below 1 is needed, {text!r} was given"
-        )
-    return number
-
-
 def _add_contenders(group: argparse._ArgumentGroup) -> None:
     """What is compared."""
     group.add_argument(
@@ -198,19 +185,7 @@ def _add_contenders(group: argparse._ArgumentGroup) -> None:
         "--config", nargs="+", type=Path, metavar="FILE",
         help="configurations, compared as they are beside the methods",
     )  # fmt: skip
-    group.add_argument(
-        "--ratios", nargs="+", type=_positive_ratio, default=[0.5], metavar="R",
-        help="shares of the tokens to remove, default 0.5",
-    )  # fmt: skip
-    group.add_argument(
-        "--scopes", nargs="+", choices=SCOPES, default=["auto"],
-        help="layers that run on fewer tokens, default auto: attention in a UNet, block in a "
-        "transformer",
-    )  # fmt: skip
-    group.add_argument(
-        "--levels", type=arguments.levels, default=(0,), metavar="0,1",
-        help="all, or attention levels, largest first; default 0",
-    )  # fmt: skip
+    add_sweep(group)
     group.add_argument(
         "--baseline", metavar="SPEC", help="what differences are to; tomesd, else tome"
     )

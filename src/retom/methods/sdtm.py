@@ -13,7 +13,7 @@ from retom.grid import Grid, Windows, check_window
 from retom.hints import NO_HINTS, Hints
 from retom.methods.matching import fixed_draw
 from retom.plan import Plan
-from retom.representative import unit_tokens
+from retom.representative import pair_cosine, unit_tokens
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -90,7 +90,7 @@ class SDTM:
             eligible = eligible_slots(windows, hints.protected)
         stays = self._survivor(windows, eligible)
         goes = eligible & (torch.arange(windows.area, device=x.device) != stays[:, None])
-        coherence = self._coherence(x, windows, eligible)
+        coherence = pair_cosine(unit_tokens(x, windows) * eligible[..., None], eligible.sum(dim=-1))
         removed = allocate(
             "coherence",
             torch.where(goes, coherence[..., None], -torch.inf),
@@ -100,16 +100,6 @@ class SDTM:
         survivor = windows.token_index(x.device).gather(1, stays[:, None])
         target = windows.token_order(survivor.expand(-1, windows.area)[None])
         return Plan.build(removed, target.expand(len(x), -1), "mean")
-
-    def _coherence(self, x: Tensor, windows: Windows, eligible: Tensor) -> Tensor:
-        """Mean cosine similarity over the pairs of each window, float32 (B, num_windows)."""
-        unit = unit_tokens(x, windows) * eligible[..., None]
-        members = eligible.sum(dim=-1)
-        total = unit[:, :, 0]
-        for slot in range(1, windows.area):
-            total = total + unit[:, :, slot]
-        pairs = (members * (members - 1)).clamp_min(1)
-        return ((total * total).sum(dim=-1) - members) / pairs
 
     def _survivor(self, windows: Windows, eligible: Tensor) -> Tensor:
         """The slot of each window that the others merge into, int64 (num_windows,)."""

@@ -14,7 +14,7 @@ from retom.errors import ConfigError
 from retom.grid import Grid, Windows
 from retom.handle import Handle, handle_of
 from retom.plan import Plan
-from retom.representative import at_length_one, dot, unit_tokens
+from retom.representative import at_length_one, dot, pair_cosine, unit_tokens
 from retom.soft_plan import SoftPlan
 from retom.span import find_span
 
@@ -255,10 +255,7 @@ def _lengths(x: Tensor) -> Tensor:
 def _coherence(x: Tensor, windows: Windows) -> Tensor:
     """Mean cosine similarity of the pairs of each window of tokens (N, C), (num_windows,).
 
-    For m unit tokens of sum s it is (||s||² - m) / (m (m - 1)).
+    A window of one token is as coherent as can be.
     """
-    total = unit_tokens(x[None], windows)[0].sum(dim=1)
     members = windows.valid(x.device).sum(dim=-1)
-    pairs = members * (members - 1)
-    mean = (dot(total, total) - members) / pairs.clamp_min(1)
-    return torch.where(pairs > 0, mean, 1.0)
+    return torch.where(members > 1, pair_cosine(unit_tokens(x[None], windows), members)[0], 1.0)
