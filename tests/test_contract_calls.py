@@ -69,4 +69,4 @@ def test_train_mode_merges(merging):
     merging.train()
     with tiny.tokens_seen(merging) as seen:
         tiny.call(merging, tiny.inputs())
-    assert seen["mid_block.attentions.0.transformer_blocks.0.attn1.to_q"] == [8]
+    assert seen["mid_block.attentions.0.transformer_blocks.0.attn1"] == [8]

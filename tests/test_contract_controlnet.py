@@ -74,8 +74,8 @@ def test_both_merge_each_by_its_own_handle():
     handles = retom.apply(pipe), retom.apply(pipe.controlnet, ratio=0.25)
     with tiny.tokens_seen(pipe.unet) as unet, tiny.tokens_seen(pipe.controlnet) as control:
         draw(pipe)
-    assert unet[f"{tiny.FIRST}.attn1.to_q"] == [128, 128]
-    assert control[f"{tiny.FIRST}.attn1.to_q"] == [192, 192]
+    assert unet[f"{tiny.FIRST}.attn1"] == [128, 128]
+    assert control[f"{tiny.FIRST}.attn1"] == [192, 192]
     assert [handle.config.method.ratio for handle in handles] == [0.5, 0.25]
 
 

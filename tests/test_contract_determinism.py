@@ -5,6 +5,7 @@ import tiny
 import torch
 
 import retom
+from retom.hints import Hints
 
 # A convolution or matmul of another batch size may add up in another order: float32 rounding of
 # outputs of about 0.4 through some thirty layers.
@@ -55,9 +56,10 @@ def test_plan_of_an_item_depends_on_its_own_tokens_alone(arguments):
     tokens, plan = spy.tokens, spy.plan
 
     for item in range(len(tokens)):
-        own = retom.ReToM().plan(tokens[item : item + 1], retom.Grid(16, 16))
-        assert torch.equal(plan.kept[item], own.kept[0])
-        assert torch.equal(plan.slot[item], own.slot[0])
+        own = retom.ReToM().plan(tokens[item : item + 1], retom.Grid(16, 16), Hints(apart=True))
+        for together, single in ((plan.queries, own.queries), (plan.keys, own.keys)):
+            assert torch.equal(together.kept[item], single.kept[0])
+            assert torch.equal(together.slot[item], single.slot[0])
         alone = tiny.call(model, item_of(arguments, item))
         torch.testing.assert_close(alone[0], outputs[item], **ROUNDING)
 
@@ -66,7 +68,8 @@ def test_items_that_differ_get_plans_that_differ():
     model = tiny.sd15_unet()
     spy = Spy(model)
     tiny.call(model, tiny.inputs(batch=2))
-    assert not torch.equal(spy.plan.slot[0], spy.plan.slot[1])
+    for plan in (spy.plan.queries, spy.plan.keys):
+        assert not torch.equal(plan.slot[0], plan.slot[1])
 
 
 @pytest.mark.parametrize("build", [tiny.sd_pipeline, tiny.sdxl_pipeline])

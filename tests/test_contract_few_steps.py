@@ -51,7 +51,7 @@ def test_rules_by_noise_split_four_steps():
     retom.apply(pipe, rules=(Rule(method=None, noise=(0.0, 0.5)),))
     with tiny.tokens_seen(pipe.unet) as seen:
         tiny.latents(pipe, num_inference_steps=4)
-    assert seen[f"{tiny.FIRST}.attn1.to_q"] == [128, 128, 256, 256]
+    assert seen[f"{tiny.FIRST}.attn1"] == [128, 128, 256, 256]
 
 
 def test_one_step_of_a_turbo_model():

@@ -7,6 +7,7 @@ import tiny
 import torch
 
 import retom
+from retom.hints import Hints
 
 SIZES = [(65, 49), (33, 17), (17, 13), (1, 16), (7, 1), (2, 2), (24, 8)]
 
@@ -39,10 +40,11 @@ def test_height_and_width_of_the_grid_are_not_swapped(size):
     tiny.call(model, tiny.inputs(size=size, batch=1))
 
     height, width = size
-    expected = retom.ReToM().plan(tokens[0], retom.Grid(height, width))
-    swapped = retom.ReToM().plan(tokens[0], retom.Grid(width, height))
-    assert torch.equal(plans[0].slot, expected.slot)
-    assert not torch.equal(plans[0].slot, swapped.slot)
+    apart = Hints(apart=True)
+    expected = retom.ReToM().plan(tokens[0], retom.Grid(height, width), apart)
+    swapped = retom.ReToM().plan(tokens[0], retom.Grid(width, height), apart)
+    assert torch.equal(plans[0].keys.slot, expected.keys.slot)
+    assert not torch.equal(plans[0].keys.slot, swapped.keys.slot)
 
 
 def test_size_changes_between_calls():
@@ -63,7 +65,7 @@ def test_picture_of_520_by_392_pixels():
         )
     assert result.images[0].size == (392, 520)
     # 65x49 tokens less half of them
-    assert seen["down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"] == [3185 - 1592]
+    assert seen["down_blocks.0.attentions.0.transformer_blocks.0.attn1"] == [3185 - 1592]
 
 
 @pytest.mark.parametrize("size", [(17, 13), (16, 16), (9, 30)], ids=str)

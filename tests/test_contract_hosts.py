@@ -15,7 +15,7 @@ LEVEL_0 = "down_blocks.0.attentions.0.transformer_blocks.0.attn1"
 def kept(model):
     with tiny.tokens_seen(model) as seen:
         tiny.call(model, tiny.inputs())
-    return seen[f"{LEVEL_0}.to_q"]
+    return seen[LEVEL_0]
 
 
 @pytest.mark.parametrize("where", ["", LEVEL_0, "down_blocks.0.attentions.0"])
@@ -67,7 +67,7 @@ def test_diffusers_hooks_on_attention_see_merged_tokens(order):
     hook = CountCalls()
     if order == "before":
         registry.register_hook(hook, "count")
-    handle = retom.apply(model)
+    handle = retom.apply(model, kv_lean=0)
     if order == "after":
         registry.register_hook(hook, "count")
 
@@ -102,13 +102,13 @@ def test_lora_loaded_before_or_after_counts_alike():
     def adapted(*, first):
         model = tiny.sd15_unet()
         if first == "merging":
-            retom.apply(model)
+            retom.apply(model, kv_lean=0)
         torch.manual_seed(0)
         model.add_adapter(
             peft.LoraConfig(r=2, target_modules=["to_q", "to_v"], init_lora_weights=False)
         )
         if first == "lora":
-            retom.apply(model)
+            retom.apply(model, kv_lean=0)
         return model
 
     model, other = adapted(first="merging"), adapted(first="lora")

@@ -68,7 +68,7 @@ def test_layers_of_a_level_share_the_plan_of_the_first(family):
         layer.register_forward_pre_hook(
             lambda _module, args, name=name: inputs.update({name: args[0]})
         )
-    handle = retom.apply(model, share="level", size_weighted=False)
+    handle = retom.apply(model, share="level", size_weighted=False, kv_lean=0)
     for name, layer in layers.items():
         layer.register_forward_hook(
             lambda _module, _args, out, name=name: outputs.update({name: out})
@@ -98,9 +98,9 @@ def test_grounding_of_gligen_still_counts():
 
 def test_stages_of_cross_attention_alone_give_no_level():
     model = tiny.unet(only_cross_attention=(True, False, False))
-    handle = retom.apply(model)
+    handle = retom.apply(model, kv_lean=0)
 
-    with tiny.tokens_seen(model) as seen:
+    with tiny.tokens_seen(model, "attn1.to_q") as seen:
         tiny.call(model, tiny.inputs())
 
     assert [row.grid for row in handle.summary().levels] == [retom.Grid(8, 8), retom.Grid(4, 4)]

@@ -17,8 +17,8 @@ INPAINT = {
     "sdxl-inpaint": diffusers.StableDiffusionXLInpaintPipeline,
 }
 FIRST = {
-    "sd": "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q",
-    "sdxl": "down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q",
+    "sd": "down_blocks.0.attentions.0.transformer_blocks.0.attn1",
+    "sdxl": "down_blocks.1.attentions.0.transformer_blocks.0.attn1",
 }
 
 

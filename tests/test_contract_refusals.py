@@ -120,7 +120,7 @@ def test_a_larger_window_reaches_the_ratio():
     retom.apply(model, ratio=0.8, window=(4, 4))
     with tiny.tokens_seen(model) as seen:
         tiny.call(model, tiny.inputs())
-    assert seen["down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"] == [52]
+    assert seen["down_blocks.0.attentions.0.transformer_blocks.0.attn1"] == [52]
 
 
 def test_ratio_that_only_a_deeper_level_of_the_default_size_cannot_reach():

@@ -142,7 +142,7 @@ def test_replace_takes_the_first_handle_off():
     assert retom.handle_of(model) is second
     with tiny.tokens_seen(model) as seen:
         tiny.call(model, arguments)
-    assert seen["down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"] == [192]
+    assert seen["down_blocks.0.attentions.0.transformer_blocks.0.attn1"] == [192]
 
 
 def test_failed_replace_keeps_the_first_handle():

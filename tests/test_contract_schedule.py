@@ -8,8 +8,8 @@ import torch
 import retom
 from retom import BudgetError, Config, ConfigError, ReToM, Rule
 
-FIRST = f"{tiny.FIRST}.attn1.to_q"
-SECOND = "down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q"
+FIRST = f"{tiny.FIRST}.attn1"
+SECOND = "down_blocks.1.attentions.0.transformer_blocks.0.attn1"
 
 
 def test_rules_by_noise_change_what_merges_while_a_picture_is_drawn():

@@ -146,5 +146,5 @@ def test_image_to_image_with_two_evaluations_a_step(name):
         redraw(pipe)
     assert len(timesteps) > 2
     expected = [256 if timestep <= 300 else 128 for timestep in timesteps]
-    assert seen[f"{tiny.FIRST}.attn1.to_q"] == expected
+    assert seen[f"{tiny.FIRST}.attn1"] == expected
     assert {128, 256} == set(expected)

@@ -7,7 +7,7 @@ import torch
 import retom
 from retom import BudgetError, Rule
 
-FIRST = f"{tiny.FIRST}.attn1.to_q"
+FIRST = f"{tiny.FIRST}.attn1"
 
 
 def kept(model, timestep=500, **options):

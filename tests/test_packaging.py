@@ -21,7 +21,7 @@ LAYERS = [
     {"errors"},
     {"grid", "token_plan", "hints", "clock", "checks", "shapes", "metrics"},
     {"plan", "representative", "allocation", "multiscale", "guidance", "bands"},
-    {"soft_plan", "matrix_plan", "rematch", "candidates"},
+    {"soft_plan", "matrix_plan", "split_plan", "rematch", "candidates"},
     {"methods", "protection"},
     {"rules", "presets"},
     {"config", "refusals"},

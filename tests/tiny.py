@@ -269,7 +269,7 @@ def halved(size: tuple[int, int], times: int) -> tuple[int, int]:
 FIRST = "down_blocks.0.attentions.0.transformer_blocks.0"
 """The block of a UNet that merges at the defaults and comes first."""
 TOLD_BY = {
-    "attention": "attn1.to_q",
+    "attention": "attn1",
     "attention+mlp": "ff",
     "block": "attn2.to_q",
     "kv": "attn1.to_k",
@@ -278,18 +278,30 @@ TOLD_BY = {
 
 
 @contextmanager
-def tokens_seen(model: UNet2DConditionModel, layer: str = "attn1.to_q"):
-    """Record how many tokens reach a layer of every transformer block, by qualified name."""
+def tokens_seen(model: UNet2DConditionModel, layer: str = "attn1"):
+    """Record how many tokens reach a layer of every transformer block, by qualified name.
+
+    For ``attn1``, a whole self-attention, it is the mean of its queries and its keys, which may
+    merge apart.
+    """
     seen: dict[str, list[int]] = {}
 
-    def record(name: str):
+    def count(name: str):
         return lambda _module, args: seen.setdefault(name, []).append(args[0].shape[1])
 
-    hooks = [
-        module.register_forward_pre_hook(record(name))
-        for name, module in model.named_modules()
-        if name.endswith(f".{layer}")
-    ]
+    def with_keys(name: str):
+        def average(_module, args):
+            seen[name][-1] = (seen[name][-1] + args[0].shape[1]) // 2
+
+        return average
+
+    hooks = []
+    for name, module in model.named_modules():
+        if name.endswith(f".{layer}"):
+            asking = module.to_q if layer == "attn1" else module
+            hooks.append(asking.register_forward_pre_hook(count(name)))
+            if layer == "attn1":
+                hooks.append(module.to_k.register_forward_pre_hook(with_keys(name)))
     try:
         yield seen
     finally:

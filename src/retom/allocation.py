@@ -63,6 +63,21 @@ def most_removable(windows: Windows, protected: Tensor | None = None) -> int:
     return int((may_go - 1).clamp_min(0).sum())
 
 
+def leaning(removed: int, most: int, kv_lean: float) -> tuple[int, int]:
+    """Share a budget out between queries, and keys and values, that merge apart.
+
+    Args:
+        removed: R, tokens that go of either where they merge alike.
+        most: Tokens that can go at most.
+        kv_lean: How far to go, 0 to 1: this share of the room that there is, min(R, most - R).
+
+    Returns:
+        Queries, and keys and values, that go: twice R in all.
+    """
+    shift = math.floor(round(kv_lean * min(removed, most - removed), 9))
+    return removed - shift, removed + shift
+
+
 def check_budget_left(
     ratio: float, num_removed: int, partitions: tuple[Windows, ...], protected: Tensor
 ) -> None:

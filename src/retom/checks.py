@@ -26,3 +26,9 @@ def check_seed(seed: object) -> None:
     """Raise :class:`ConfigError` unless ``seed`` is a whole number of at least 0."""
     if type(seed) is not int or seed < 0:
         raise ConfigError(f"seed is a whole number of at least 0; {seed!r} was given.")
+
+
+def check_kv_lean(kv_lean: object) -> None:
+    """Raise :class:`ConfigError` unless ``kv_lean`` is a number from 0 to 1."""
+    if not isinstance(kv_lean, (int, float)) or isinstance(kv_lean, bool) or not 0 <= kv_lean <= 1:
+        raise ConfigError(f"kv_lean is a number from 0 to 1; {kv_lean!r} was given.")

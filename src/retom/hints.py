@@ -20,11 +20,13 @@ class Hints:
         importance: How much the halves of guidance differed at each token in the last call of this
             picture, float32 (B, N) on the device of the tokens, the same for both halves; None
             where that is not known.
+        apart: Whether keys and values may merge otherwise than queries.
     """
 
     protected: Tensor | None = None
     turn: int = 0
     importance: Tensor | None = None
+    apart: bool = False
 
 
 NO_HINTS = Hints()

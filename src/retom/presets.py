@@ -64,7 +64,7 @@ PRESETS: dict[str, Preset] = {
         "window, similarities computed at a specific timestep and reused; ratio, window sizes and "
         "timesteps are not published and are ours",
         "error 0.257, 18.4 dB",
-        ReToM(ratio=0.5, allocation="multiscale", reach=0, merge="representative"),
+        ReToM(ratio=0.5, allocation="multiscale", reach=0, merge="representative", kv_lean=0),
         {"scope": "attention", "refresh": (0.5,), "share": "level", "size_weighted": False},
     ),
 }

@@ -10,12 +10,17 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-def refuse_fused_projections(attention: nn.Module) -> None:
-    """For scope ``kv``: keys and values come from other tokens than queries.
+def has_fused_projections(attention: nn.Module) -> bool:
+    """Whether queries, keys and values of an attention layer come out of one product.
 
     The processor tells: diffusers leaves the layer's flag set when projections are unfused.
     """
-    if "Fused" in type(getattr(attention, "processor", None)).__name__:
+    return "Fused" in type(getattr(attention, "processor", None)).__name__
+
+
+def refuse_fused_projections(attention: nn.Module) -> None:
+    """For scope ``kv``: keys and values come from other tokens than queries."""
+    if has_fused_projections(attention):
         raise ConfigError(
             "scope='kv' needs separate projections for keys and values, but this model's are "
             "fused. Call unfuse_qkv_projections() first, or use scope='attention'."

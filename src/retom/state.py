@@ -196,7 +196,13 @@ class MergeState:
             level.forget()
 
     def plan_for(
-        self, level: LevelState, own: PlanSlot, tokens: Tensor, score: Score | None = None
+        self,
+        level: LevelState,
+        own: PlanSlot,
+        tokens: Tensor,
+        score: Score | None = None,
+        *,
+        apart: bool = False,
     ) -> TokenPlan | None:
         """The plan in use for a layer, made if there is none yet.
 
@@ -205,6 +211,7 @@ class MergeState:
             own: Its slot.
             tokens: What is to merge, (B, N, C).
             score: From ``tokens`` to what a plan compares, (B, N, any); None: to themselves.
+            apart: Whether keys and values may merge otherwise than queries.
 
         Returns:
             None where nothing is to remove.
@@ -229,7 +236,7 @@ class MergeState:
             with torch.no_grad():
                 compared = tokens if score is None else score(tokens)
                 compared = batch_as_channels(compared) if self.shares_plan else compared
-            plan = method.plan(compared, grid, self._hints(level, grid, tokens))
+            plan = method.plan(compared, grid, self._hints(level, grid, tokens, apart=apart))
             plan = plan.repeated(len(tokens)) if self.shares_plan else plan
             slot.plan, slot.grid = plan, grid
         return plan
@@ -240,11 +247,11 @@ class MergeState:
         if noted is None or not same_shapes(noted, call):
             self.calls[layer] = as_shapes(call)
 
-    def _hints(self, level: LevelState, grid: Grid, tokens: Tensor) -> Hints:
+    def _hints(self, level: LevelState, grid: Grid, tokens: Tensor, *, apart: bool) -> Hints:
         protected = level.protected
         if protected is not None:
             protected = protected.to(tokens.device)
         importance = self.guidance.importance(grid, len(tokens))
         if importance is not None and self.shares_plan:
             importance = importance.mean(dim=0, keepdim=True)
-        return Hints(protected=protected, turn=self.turn, importance=importance)
+        return Hints(protected=protected, turn=self.turn, importance=importance, apart=apart)

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from retom.config import Config
+    from retom.methods import Method
     from retom.models.layout import AttentionSite, Layout, Site
 
 
@@ -33,7 +34,10 @@ class LevelSummary:
         layers: Transformer blocks on it.
         noise: (low, high) of the noise levels that the row speaks of; (0, 1) is all of them.
         tokens: Tokens before merging.
-        kept: Tokens after merging; equal to ``tokens`` where the level does not merge.
+        kept: Tokens after merging; equal to ``tokens`` where the level does not merge. Where
+            queries merge apart from keys and values, the mean of both.
+        kept_queries: Of these, the queries; all of ``tokens`` in scope ``kv``.
+        kept_keys: Of these, the keys and values.
         flops: Multiply-adds x 2 of the layers in scope for one image un-merged: projections, QKᵀ
             and AV, with the MLP and the text attention's query and output where they are in scope.
             Blocks of transformers are counted whole, text tokens included, at the text length of
@@ -47,6 +51,8 @@ class LevelSummary:
     noise: tuple[float, float]
     tokens: int
     kept: int
+    kept_queries: int
+    kept_keys: int
     flops: int | None
     flops_kept: int | None
 
@@ -131,6 +137,10 @@ class Summary:
                 f"{row.level:>5}  {row.grid!s:>9}  {row.layers:>6}  {noise:>9}  {row.tokens:>6}  "
                 f"{row.kept:>6}  {saved:>{len(saved_title)}}"
             )
+            if row.kept_queries != row.kept_keys and self.config.scope != "kv":
+                lines.append(
+                    f"{'':>5}  {row.kept_queries} as queries, {row.kept_keys} as keys and values"
+                )
         if not self.levels:
             lines.append(
                 "The model's configuration names no default size: run it once, then ask again."
@@ -172,15 +182,18 @@ def summarise(
         sites = [site for site in layout.sites if site.level == level]
         for noise in config.plateaus():
             method = config.method_at(level, sum(noise) / 2)
-            kept = grid.num_tokens - (0 if method is None else method.num_removed(grid))
-            full, merged = (
-                _flops(sites, config.scope, grid.num_tokens, count)
-                if all(site.inside is not None for site in sites)
-                else counted(level, count)
-                for count in (grid.num_tokens, kept)
-            )
+            tokens = grid.num_tokens
+            kept = tokens - (0 if method is None else method.num_removed(grid))
+            queries, keys = _kept_apart(method, config.scope, grid)
+            if all(site.inside is not None for site in sites):
+                full = _flops(sites, config.scope, tokens, tokens)
+                merged = _flops(sites, config.scope, queries, keys)
+            else:
+                full, merged = (counted(level, count) for count in (tokens, kept))
             rows.append(
-                LevelSummary(level, grid, len(sites), noise, grid.num_tokens, kept, full, merged)
+                LevelSummary(
+                    level, grid, len(sites), noise, tokens, kept, queries, keys, full, merged
+                )
             )
     return Summary(
         denoiser,
@@ -193,12 +206,24 @@ def summarise(
     )
 
 
-def _flops(sites: list[Site], scope: str, tokens: int, kept: int) -> int:
-    """FLOPs of the layers in scope for one image of ``tokens`` tokens, ``kept`` of them left.
+def _kept_apart(method: Method | None, scope: str, grid: Grid) -> tuple[int, int]:
+    """Queries, and keys and values, that are left for self-attention."""
+    tokens = grid.num_tokens
+    if method is None:
+        return tokens, tokens
+    removed = method.num_removed(grid)
+    if scope == "kv":
+        return tokens, tokens - removed
+    apart = getattr(method, "removed_apart", None) if scope == "attention" else None
+    queries, keys = apart(grid) if apart else (removed, removed)
+    return tokens - queries, tokens - keys
+
+
+def _flops(sites: list[Site], scope: str, asking: int, kept: int) -> int:
+    """FLOPs of the layers in scope for one image with so many queries, and keys and values, left.
 
     The text attention's keys, values and products depend on the text's length and are left out.
     """
-    asking = tokens if scope == "kv" else kept
     total = 0
     for site in sites:
         layers = cast("AttentionSite", site.inside)

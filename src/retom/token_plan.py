@@ -66,6 +66,14 @@ class TokenPlan(ABC):
         """The plan of one item, made for a batch of as many; a plan of another B is not asked."""
 
     @property
+    def keys(self) -> TokenPlan:
+        """What merges the keys and values of self-attention: this plan, unless they have another.
+
+        See :class:`retom.split_plan.SplitPlan`.
+        """
+        return self
+
+    @property
     def shared_kept(self) -> Tensor:
         """Token index of every kept token, (K,), where all items of the batch share the plan."""
         return self.kept[0]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 
 import torch
 
-from retom.benchmarking.lineup import ORACLE
+from retom.benchmarking.lineup import is_oracle, oracle_of
 from retom.benchmarking.memory import peak_bytes
 from retom.benchmarking.result import Case, Row
 from retom.errors import ConfigError, RetomError
@@ -107,7 +107,7 @@ def time_case(spot: Spot, contenders: Sequence[Contender], timing: Timing, tell:
     for row in rows:
         if row.label in made:
             contender, ready = made[row.label]
-            oracle = seconds[_oracle_of(contender)]
+            oracle = seconds[oracle_of(contender).name]
             timed = _timed(row, ready, seconds, oracle, timing.seed)
             found.append(replace(timed, peak=peaks[row.label]))
         else:
@@ -129,7 +129,7 @@ def _checked(
             tokens = _count(ready, contender.name)
             note = tokens if isinstance(tokens, str) else _objection(contender, tokens, whole)
         if not note and not isinstance(tokens, str):
-            oracle = _oracle_of(contender)
+            oracle = oracle_of(contender).name
             others = references.setdefault(oracle, tokens)
             different = unequal(tokens, others)
             if different:
@@ -177,10 +177,6 @@ def _objection(contender: Contender, tokens: Tokens, whole: Tokens) -> str:
     return "It merges nothing here."
 
 
-def _oracle_of(contender: Contender) -> str:
-    return f"{ORACLE} · {contender.ratio:g} · {contender.scope}"
-
-
 def _row(spot: Spot, contender: Contender, note: str) -> Row:
     tokens = spot.grid.num_tokens
     removed, merging = 0, contender.merging
@@ -219,7 +215,7 @@ def _timed(
     base, own = seconds[UNMERGED], seconds[row.label]
     pieces = {name: seconds[f"{row.label}: {name}"] for name in ready.pieces}
     efficiency = None
-    if row.method != ORACLE:
+    if not is_oracle(row.method):
         efficiency = efficiency_estimate(base, own, oracle, seed=seed)
     return replace(
         row,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING
 
-from retom.benchmarking.lineup import ORACLE
+from retom.benchmarking.lineup import ORACLE, is_oracle
 from retom.evaluation.report.axes import Axis, Frame
 from retom.evaluation.report.charts import COLOURS
 
@@ -124,7 +124,7 @@ def _row(row: Row, axis: Axis, y: int, colour: str) -> str:
     low, value, high = (
         _across(axis, v) for v in (row.speedup.low, row.speedup.value, row.speedup.high)
     )
-    fill = "#fff" if row.method == ORACLE else colour
+    fill = "#fff" if is_oracle(row.method) else colour
     return (
         f'<g><text class="end" x="{LABELS - 14}" y="{y + 4}">'
         f"{escape(row.label)}</text>"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,8 @@ from retom.evaluation.contenders import Contender, at_ratios
 from retom.evaluation.results import UNMERGED
 from retom.evaluation.specs import expand
 from retom.evaluation.tomesd import TOMESD, Tomesd, downsample_of, tomesd_installed
+from retom.methods.local import LocalMethod
+from retom.methods.tome import ToMe
 from retom.models.unet import is_unet
 
 if TYPE_CHECKING:
@@ -83,10 +86,26 @@ def lineup(settings: Settings, auto: str) -> tuple[list[Contender], dict[str, st
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ConfigError(f"A contender is named once; {', '.join(twice)} is named twice.")
-    pairs = dict.fromkeys((contender.ratio, contender.scope) for contender in found)
-    pairs |= dict.fromkeys(product(settings.ratios, scopes))
-    oracles = [_oracle(ratio, scope, settings.levels) for ratio, scope in pairs]
-    return [*oracles, *found], left_out
+    oracles = [
+        _oracle(ratio, scope, settings.levels, Oracle())
+        for ratio, scope in product(settings.ratios, scopes)
+    ]
+    oracles += [oracle_of(contender, settings.levels) for contender in found]
+    return [*{oracle.name: oracle for oracle in oracles}.values(), *found], left_out
+
+
+def oracle_of(contender: Contender, levels: Levels = (0,)) -> Contender:
+    """Free merging of as many tokens, of as many queries and as many keys."""
+    oracle = Oracle()
+    method = getattr(contender.merging, "method", None)
+    if contender.scope == "attention" and isinstance(method, (LocalMethod, ToMe)):
+        oracle = Oracle(kv_lean=method.kv_lean, window=method.window)
+    return _oracle(contender.ratio, contender.scope, levels, oracle)
+
+
+def is_oracle(method: str) -> bool:
+    """Whether a row's method is merging that costs nothing."""
+    return method.partition(":")[0] == ORACLE
 
 
 def expand_here(spec: str) -> list[Config | Tomesd]:
@@ -107,7 +126,11 @@ def expand_here(spec: str) -> list[Config | Tomesd]:
         raise
 
 
-def _oracle(ratio: float, scope: str, levels: Levels) -> Contender:
-    config = Config(method=Oracle(ratio=ratio), levels=levels, share="level", size_weighted=False)
-    config = config.with_options(scope=scope)
-    return Contender(ORACLE, ratio, scope, config)
+def _oracle(ratio: float, scope: str, levels: Levels, like: Oracle) -> Contender:
+    method = replace(like, ratio=ratio)
+    config = Config(method=method, levels=levels, share="level", size_weighted=False)
+    lean = f"kv_lean={like.kv_lean:g}" if like.kv_lean else ""
+    if lean and like.window != Oracle.window:
+        lean += f",window={like.window[0]}x{like.window[1]}"
+    name = f"{ORACLE}:{lean}" if lean else ORACLE
+    return Contender(name, ratio, scope, config.with_options(scope=scope))

@@ -10,6 +10,8 @@ import torch
 
 from retom.errors import ConfigError
 from retom.hints import NO_HINTS, Hints
+from retom.methods import ReToM
+from retom.split_plan import SplitPlan
 from retom.token_plan import TokenPlan
 
 if TYPE_CHECKING:
@@ -66,21 +68,38 @@ class Oracle:
 
     Args:
         ratio: Fraction of the tokens to remove, 0 <= ratio < 1.
+        kv_lean: How many more of them keys lose than queries, as in :class:`retom.ReToM` with
+            windows of ``window``.
+        window: (height, width).
     """
 
     name: ClassVar[str] = "oracle"
 
     ratio: float = 0.5
+    kv_lean: float = 0.0
+    window: tuple[int, int] = (2, 2)
 
     def num_removed(self, grid: Grid) -> int:
         """R = floor(ratio N)."""
         return math.floor(round(self.ratio * grid.num_tokens, 9))
 
+    def removed_apart(self, grid: Grid) -> tuple[int, int]:
+        """Queries, and keys and values, that go where they merge apart."""
+        like = ReToM(ratio=self.ratio, window=self.window, kv_lean=self.kv_lean)
+        return like.removed_apart(grid)
+
     def check_protected(self, protected: Tensor, grid: Grid) -> None:
         """Refuse: it looks at no token, and can spare none."""
         raise ConfigError("The oracle knows no tokens, and can protect none.")
 
-    def plan(self, x: Tensor, grid: Grid, hints: Hints = NO_HINTS) -> SlicePlan:
+    def plan(self, x: Tensor, grid: Grid, hints: Hints = NO_HINTS) -> TokenPlan:
         """No look at ``x``."""
-        first = torch.arange(grid.num_tokens - self.num_removed(grid), device=x.device)
+        queries = keys = self.num_removed(grid)
+        if self.kv_lean and hints.apart:
+            queries, keys = self.removed_apart(grid)
+        plan = self._slice(x, grid, queries)
+        return plan if keys == queries else SplitPlan.build(plan, self._slice(x, grid, keys))
+
+    def _slice(self, x: Tensor, grid: Grid, removed: int) -> SlicePlan:
+        first = torch.arange(grid.num_tokens - removed, device=x.device)
         return SlicePlan(first.expand(len(x), -1), grid.num_tokens)

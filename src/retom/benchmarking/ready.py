@@ -14,6 +14,7 @@ from retom.errors import ConfigError
 from retom.evaluation.timing import shared_copy
 from retom.evaluation.tomesd import Tomesd
 from retom.handle import apply
+from retom.hooks.layers import merges_apart
 from retom.models import find_denoiser, layout_of
 from retom.models.unet import is_unet
 from retom.span import find_span
@@ -157,6 +158,10 @@ def _ready_method(place: Place, config: Config, twin: nn.Module, module: nn.Modu
     args, kwargs = place.call
     tokens = _image_tokens(place)
     score = _keys_of(twin, place) if config.score == "keys" else None
+    inside = place.site.inside
+    apart = inside is not None and merges_apart(
+        config.scope, inside.attention, softmax=not inside.linear
+    )
 
     def begin() -> None:
         state.begin(dict(place.grids))
@@ -171,7 +176,7 @@ def _ready_method(place: Place, config: Config, twin: nn.Module, module: nn.Modu
 
     def plan() -> TokenPlan:
         begin()
-        made = state.plan_for(level, level.own[place.site.name], tokens, score)
+        made = state.plan_for(level, level.own[place.site.name], tokens, score, apart=apart)
         state.end()
         assert made is not None
         return made
@@ -198,6 +203,8 @@ def _pieces(
     def merge() -> None:
         for _ in range(times):
             fixed.merge(tokens)
+        if fixed.keys is not fixed:
+            fixed.keys.merge(tokens)
 
     def unmerge() -> None:
         for _ in range(times):

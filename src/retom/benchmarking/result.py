@@ -7,7 +7,7 @@ import io
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from retom.benchmarking.lineup import ORACLE
+from retom.benchmarking.lineup import is_oracle
 from retom.evaluation.provenance import caption
 from retom.evaluation.results import UNMERGED
 from retom.evaluation.tables import between, table
@@ -194,7 +194,7 @@ def _cells(row: Row, base: int | None, *, split: bool) -> list[str]:
         return [row.label, tokens, "not timed", *[""] * (8 if split else 4)]
     cells = [row.label, tokens, _number(row.milliseconds)]
     cells.append("1" if row.method == UNMERGED else between(row.speedup, 2))
-    known = "" if row.method in (UNMERGED, ORACLE) else "n/a"
+    known = "" if row.method == UNMERGED or is_oracle(row.method) else "n/a"
     cells.append(known if row.efficiency is None else between(row.efficiency, 2))
     if split:
         cells += [_number(row.pieces.get(name)) for name in ("plan", "merge", "unmerge")]

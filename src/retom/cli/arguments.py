@@ -114,6 +114,7 @@ _OF_CONFIG = (
     "allocation",
     "reach",
     "merge",
+    "kv_lean",
     "scope",
     "levels",
     "refresh",
@@ -200,12 +201,13 @@ def add_merging(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument("--allocation", choices=LOCAL_ALLOCATIONS, help="which tokens go")
     group.add_argument(
-        "--reach",
-        type=whole_number(0),
-        metavar="N",
-        help="windows a token may look around",
+        "--reach", type=whole_number(0), metavar="N", help="windows a token may look around"
     )
     group.add_argument("--merge", choices=MERGE_MODES, help="how tokens become one")
+    group.add_argument(
+        "--kv-lean", type=ratio, metavar="L",
+        help="how much more keys and values lose than queries, 0 to 1",
+    )  # fmt: skip
     group.add_argument("--scope", choices=SCOPES, help="which layers run on fewer tokens")
     group.add_argument(
         "--refresh",
@@ -214,10 +216,7 @@ def add_merging(group: argparse._ArgumentGroup) -> None:
         help="renew plans at every Nth step, or at noise levels such as 0.9,0.5",
     )
     group.add_argument(
-        "--levels",
-        type=levels,
-        metavar="0,1",
-        help="all, or attention levels, largest first",
+        "--levels", type=levels, metavar="0,1", help="all, or attention levels, largest first"
     )
     group.add_argument(
         "--share", choices=SHARINGS, help="who shares a plan: the layers of a level, or none"

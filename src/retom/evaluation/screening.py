@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import retom
 from retom.evaluation.store import key_of
 from retom.evaluation.timing import interleave, shared_copy, synchroniser
-from retom.evaluation.tokens import check_equal, unequal
+from retom.evaluation.tokens import check_equal, in_all, unequal
 from retom.metrics import relative_error
 from retom.models import find_denoiser
 
@@ -128,11 +128,12 @@ def comparable(
             left_out[contender.name] = values["refused"]
             continue
         found.append(contender)
+        computed = in_all(values["tokens"])
         group = (round(contender.ratio, 6), contender.scope)
-        name, tokens = first.setdefault(group, (contender.name, values["tokens"]))
+        name, tokens = first.setdefault(group, (contender.name, computed))
         if not contender.own:
-            check_equal(contender.name, values["tokens"], name, tokens)
-        elif unequal(values["tokens"], tokens):
+            check_equal(contender.name, computed, name, tokens)
+        elif unequal(computed, tokens):
             other.add(contender.name)
     order = {contender.name: place for place, contender in enumerate(contenders)}
     return sorted(found, key=lambda c: order[c.name]), left_out, other

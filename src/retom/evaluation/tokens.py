@@ -36,6 +36,20 @@ def tokens_in_layers(denoiser: nn.Module, call: Callable[[], object]) -> Tokens:
     return seen
 
 
+def in_all(tokens: Mapping[str, list[int]]) -> Tokens:
+    """The same with the projections of an attention layer added up.
+
+    Queries may merge otherwise than keys and values; what is compared is how many tokens a layer
+    computes on in all.
+    """
+    found: Tokens = {}
+    for name, counts in tokens.items():
+        layer = name.partition(".to_")[0]
+        before = found.get(layer, [0] * len(counts))
+        found[layer] = [a + b for a, b in zip(before, counts, strict=True)]
+    return found
+
+
 def check_equal(name: str, tokens: Mapping[str, list[int]], than: str, others: Tokens) -> None:
     """Refuse two contenders that do not remove the same number of tokens in the same layers.
 

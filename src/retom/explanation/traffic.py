@@ -33,7 +33,8 @@ class Watched:
 
     Args:
         inner: The other one.
-        plans: The plan for each grid and batch, made from tokens of :data:`DTYPE`.
+        plans: The plan for each grid and batch, for queries apart from keys and for both alike,
+            made from tokens of :data:`DTYPE`.
         planning: Bytes that making the plan for a grid moved, for one picture.
         channels: Channels of a token on each grid.
     """
@@ -41,8 +42,8 @@ class Watched:
     name: ClassVar[str] = "watched"
 
     inner: Method
-    plans: dict[tuple[Grid, int], TokenPlan] = field(
-        default_factory=dict["tuple[Grid, int]", "TokenPlan"]
+    plans: dict[tuple[Grid, int, bool], TokenPlan] = field(
+        default_factory=dict["tuple[Grid, int, bool]", "TokenPlan"]
     )
     planning: dict[Grid, int] = field(default_factory=dict["Grid", int])
     channels: dict[Grid, int] = field(default_factory=dict["Grid", int])
@@ -62,7 +63,7 @@ class Watched:
 
     def plan(self, x: Tensor, grid: Grid, hints: Hints = NO_HINTS) -> TokenPlan:
         """The other one's plan for tokens ``x`` (B, N, C)."""
-        key = grid, x.shape[0]
+        key = grid, x.shape[0], hints.apart
         if key not in self.plans:
             tokens = torch.empty(x.shape, dtype=DTYPE, device="meta")
             with _Bytes() as moved:
@@ -79,12 +80,15 @@ class Watched:
             scope: Which layers run on fewer tokens: an MLP merges and un-merges once more, a block
                 adds what it changed to the tokens, and merged keys and values are not un-merged.
         """
-        plan = next(plan for key, plan in self.plans.items() if key[0] == grid)
+        plans = {apart: plan for (of, _, apart), plan in self.plans.items() if of == grid}
+        plan = plans.get(scope == "attention") or next(iter(plans.values()))
         shape = plan.batch_size, grid.num_tokens, self.channels[grid]
         tokens = torch.empty(shape, dtype=DTYPE, device="meta")
         with _Bytes() as moved:
             for _ in range(2 if scope == "attention+mlp" else 1):
                 merged = plan.merge(tokens)
+                if plan.keys is not plan:
+                    plan.keys.merge(tokens)
                 if scope == "block":
                     _ = tokens + plan.unmerge(merged - merged)
                 elif scope != "kv":

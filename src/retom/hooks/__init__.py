@@ -9,8 +9,8 @@ One call of the denoiser runs
 CallComes → DenoiserBegins → (GridSource → (BlockBegins → site → BlockEnds)*)*
           → DenoiserEnds → CallEnds
 
-site, scope attention       MergeInput → attention → UnmergeOutput
-      scope attention+mlp   the same, and MergeInput → MLP → UnmergeOutput
+site, scope attention       MergeAttention → attention → UnmergeOutput
+      scope attention+mlp   the same, and MergeMlp → MLP → UnmergeOutput
       scope kv              MergeKeys → attention
       scope block           MergeBlock → block → UnmergeBlock
       score block           PlanFromBlock, before all of these but MergeBlock
@@ -31,11 +31,20 @@ from retom.hooks.block import MergeBlock, UnmergeBlock
 from retom.hooks.caches import Caches, MergeInside, Place
 from retom.hooks.call import DenoiserBegins, DenoiserEnds, GridSource
 from retom.hooks.entry import CallComes, CallEnds
-from retom.hooks.layers import MergeInput, MergeKeys, PlanFromBlock, RefuseChunks, UnmergeOutput
+from retom.hooks.layers import (
+    MergeAttention,
+    MergeKeys,
+    MergeMlp,
+    PlanFromBlock,
+    RefuseChunks,
+    UnmergeOutput,
+)
 from retom.hooks.recomputation import BlockBegins, BlockEnds, Memory
 from retom.level import PlanSlot
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from torch.utils.hooks import RemovableHandle
 
     from retom.level import LevelState
@@ -132,15 +141,17 @@ def _inside(
     """Hooks before and after self-attention and MLP, for scopes smaller than the block."""
     both = frozenset({"attention", "attention+mlp"})
     kv, with_mlp = frozenset({"kv"}), frozenset({"attention+mlp"})
+    modules = cast("Iterable[tuple[str, nn.Module]]", block.named_modules())
+    name = next(name for name, module in modules if module is inside.attention)
     before: list[tuple[nn.Module, object]] = [
         (block, RefuseChunks(*shared, with_mlp)),
-        (block, PlanFromBlock(*shared, both | kv)),
-        (inside.attention, MergeInput(*shared, both, takes_mask=True)),
+        (block, PlanFromBlock(*shared, both | kv, not inside.linear, name)),
+        (inside.attention, MergeAttention(*shared, both, not inside.linear)),
         (inside.attention, MergeKeys(*shared, kv)),
     ]
     after: list[tuple[nn.Module, object]] = [(inside.attention, UnmergeOutput(shared[0]))]
     if inside.mlp is not None:
-        before.append((inside.mlp, MergeInput(*shared, with_mlp, takes_mask=False)))
+        before.append((inside.mlp, MergeMlp(*shared, with_mlp)))
         after.append((inside.mlp, UnmergeOutput(shared[0])))
     return before, after
 

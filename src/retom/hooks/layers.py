@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor, nn
 
 from retom.calls import Args, Kwargs, first_input, with_first_input, with_mask
-from retom.refusals import refuse_chunks, refuse_fused_projections
+from retom.refusals import has_fused_projections, refuse_chunks, refuse_fused_projections
 from retom.state import MergedLayer
 
 if TYPE_CHECKING:
@@ -44,21 +44,38 @@ class SiteHook:
         # An MLP has no keys, nor need of any: the attention before it has made the plan.
         score = getattr(module, "to_k", None) if state.config.score == "keys" else None
         tokens = first_input(args, kwargs, "hidden_states")
-        return state.plan_for(self.level, self.slot, tokens, score)
+        return state.plan_for(self.level, self.slot, tokens, score, apart=self.apart(module))
+
+    def apart(self, module: nn.Module) -> bool:
+        """Whether keys and values of the module may merge otherwise than its queries."""
+        return False
 
     def with_attention_mask(
         self, args: Args, kwargs: Kwargs, plan: TokenPlan
     ) -> tuple[Args, Kwargs]:
-        """A self-attention's arguments with the mask of the kept tokens."""
+        """A self-attention's arguments with the mask of the kept keys."""
         weighted = self.state.config.weighs_by_size
         return with_mask(args, kwargs, ATTENTION_MASK_POSITION, plan, size_weighted=weighted)
 
 
 @dataclass(slots=True, eq=False)
-class MergeInput(SiteHook):
-    """Before self-attention or an MLP: replace its N tokens by K, and its mask by theirs."""
+class AttentionHook(SiteHook):
+    """What the hooks share that may plan for queries and keys apart.
 
-    takes_mask: bool
+    Attributes:
+        softmax: Whether keys are weighed against each other, so that a merged one can weigh more.
+    """
+
+    softmax: bool
+
+    def apart(self, module: nn.Module) -> bool:
+        """See :func:`merges_apart`."""
+        return merges_apart(self.state.config.scope, module, softmax=self.softmax)
+
+
+@dataclass(slots=True, eq=False)
+class MergeAttention(AttentionHook):
+    """Before self-attention: replace its N tokens by K, and its mask by theirs."""
 
     def __call__(self, module: nn.Module, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs] | None:
         plan = self.plan(module, args, kwargs)
@@ -67,9 +84,23 @@ class MergeInput(SiteHook):
         tokens = first_input(args, kwargs, "hidden_states")
         self.state.in_flight = MergedLayer(plan)
         args, kwargs = with_first_input(args, kwargs, plan.merge(tokens))
-        if self.takes_mask:
-            return self.with_attention_mask(args, kwargs, plan)
-        return args, kwargs
+        if plan.keys is not plan:
+            refuse_fused_projections(module)
+            args, kwargs = _with_keys(args, kwargs, plan.keys.merge(tokens))
+        return self.with_attention_mask(args, kwargs, plan.keys)
+
+
+@dataclass(slots=True, eq=False)
+class MergeMlp(SiteHook):
+    """Before an MLP: replace its N tokens by K."""
+
+    def __call__(self, module: nn.Module, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs] | None:
+        plan = self.plan(module, args, kwargs)
+        if plan is None:
+            return None
+        self.state.in_flight = MergedLayer(plan)
+        merged = plan.merge(first_input(args, kwargs, "hidden_states"))
+        return with_first_input(args, kwargs, merged)
 
 
 @dataclass(slots=True, eq=False)
@@ -96,20 +127,25 @@ class MergeKeys(SiteHook):
             return None
         refuse_fused_projections(module)
         tokens = first_input(args, kwargs, "hidden_states")
-        kwargs = dict(kwargs)
-        if len(args) > 1:
-            args = (args[0], plan.merge(tokens), *args[2:])
-        else:
-            kwargs["encoder_hidden_states"] = plan.merge(tokens)
+        args, kwargs = _with_keys(args, kwargs, plan.merge(tokens))
         return self.with_attention_mask(args, kwargs, plan)
 
 
 @dataclass(slots=True, eq=False)
-class PlanFromBlock(SiteHook):
+class PlanFromBlock(AttentionHook):
     """Before a transformer block: plan from its raw input for the layers inside.
 
     Scope ``block`` has no need of it: what it merges is the block's raw input.
+
+    Attributes:
+        attention: Name of the self-attention inside.
     """
+
+    attention: str
+
+    def apart(self, module: nn.Module) -> bool:
+        """As for the self-attention inside."""
+        return AttentionHook.apart(self, module.get_submodule(self.attention))
 
     def __call__(self, module: nn.Module, args: Args, kwargs: Kwargs) -> None:
         if self.state.config.score == "block":
@@ -124,3 +160,18 @@ class RefuseChunks(SiteHook):
         state = self.state
         if state.running and self.level.method is not None and state.config.scope in self.scopes:
             refuse_chunks(module)
+
+
+def _with_keys(args: Args, kwargs: Kwargs, tokens: Tensor) -> tuple[Args, Kwargs]:
+    """A self-attention's arguments with tokens of their own for keys and values."""
+    if len(args) > 1:
+        return (args[0], tokens, *args[2:]), kwargs
+    return args, {**kwargs, "encoder_hidden_states": tokens}
+
+
+def merges_apart(scope: str, attention: nn.Module, *, softmax: bool) -> bool:
+    """Whether keys and values of a self-attention may merge otherwise than its queries.
+
+    In scope ``attention`` alone: an MLP that merges too wants all of the ratio.
+    """
+    return scope == "attention" and softmax and not has_fused_projections(attention)

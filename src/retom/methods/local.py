@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal, get_args
+from typing import TYPE_CHECKING, ClassVar, Literal, cast, get_args
 
 import torch
 
@@ -17,11 +17,12 @@ from retom.allocation import (
     allocate,
     check_budget_left,
     eligible_slots,
+    leaning,
     most_removable,
     num_removed,
 )
 from retom.candidates import nearest_representative
-from retom.checks import check_choice, check_ratio
+from retom.checks import check_choice, check_kv_lean, check_ratio
 from retom.errors import ConfigError
 from retom.grid import Grid, Windows, check_window
 from retom.hints import NO_HINTS, Hints
@@ -29,11 +30,13 @@ from retom.multiscale import TwoScales, allocate_two_scales
 from retom.plan import MERGE_MODES, MergeMode, Plan
 from retom.rematch import most_similar_kept
 from retom.soft_plan import SoftPlan
+from retom.split_plan import SplitPlan
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from retom.bands import Band
+    from retom.token_plan import TokenPlan
 
 
 LOCAL_ALLOCATIONS: tuple[str, ...] = (*ALLOCATIONS, "multiscale")
@@ -61,6 +64,13 @@ class LocalMethod(ABC):
             and back, so that no fixed grid prints through.
         rematch: Once it is known which tokens go, let each join the most similar kept token beside
             it, be it a representative or not, see :mod:`retom.rematch`.
+        kv_lean: How far merging leans towards the keys and values of self-attention, 0 to 1, in
+            scope ``attention``. Of the room that there is, min(R, most - R) with R the tokens to
+            remove and ``most`` those that the windows can give up, this share goes: keys lose that
+            many tokens more than R, and queries as many less. The layer computes on as many tokens
+            in all, with fewer products of queries and keys. 0 merges both alike, as do all other
+            scopes, layers whose projections are fused, and pictures with protected tokens. See
+            :class:`retom.split_plan.SplitPlan`.
         unmerge: What a token gets back: ``copy``, the output of the token that it joined; or
             ``similarity``, a mixture of those around it, see :class:`retom.soft_plan.SoftPlan`.
 
@@ -79,6 +89,7 @@ class LocalMethod(ABC):
     alternate: bool = False
     rematch: bool = False
     unmerge: Unmerge = "copy"
+    kv_lean: float = 0.8
 
     def __post_init__(self) -> None:
         check_ratio(self.ratio)
@@ -96,6 +107,7 @@ class LocalMethod(ABC):
                 f"in a large window; reach={self.reach} was given."
             )
         check_choice("unmerge", self.unmerge, UNMERGES)
+        check_kv_lean(self.kv_lean)
         for option in ("alternate", "rematch"):
             if type(given := getattr(self, option)) is not bool:
                 raise ConfigError(f"{option} is True or False; {given!r} was given.")
@@ -109,6 +121,16 @@ class LocalMethod(ABC):
         partitions = self._partitions(grid)
         most = min(self._most(windows) for windows in partitions)
         return num_removed(self.ratio, partitions[0], most)
+
+    def removed_apart(self, grid: Grid) -> tuple[int, int]:
+        """Queries, and keys and values, that go where they merge apart: twice R in all.
+
+        Raises:
+            BudgetError: See :meth:`num_removed`.
+        """
+        removed = self.num_removed(grid)
+        most = min(self._most(windows) for windows in self._partitions(grid))
+        return leaning(removed, most, self.kv_lean)
 
     def check_protected(self, protected: Tensor, grid: Grid) -> None:
         """Refuse a mask that leaves too few tokens that may go.
@@ -129,7 +151,7 @@ class LocalMethod(ABC):
         check_budget_left(self.ratio, self.num_removed(grid), self._partitions(grid), protected)
 
     @torch.no_grad()
-    def plan(self, x: Tensor, grid: Grid, hints: Hints = NO_HINTS) -> Plan | SoftPlan:
+    def plan(self, x: Tensor, grid: Grid, hints: Hints = NO_HINTS) -> TokenPlan:
         """Decide which tokens of ``x`` merge into which.
 
         Args:
@@ -142,28 +164,42 @@ class LocalMethod(ABC):
 
         Returns:
             A plan with exactly N - ``num_removed(grid)`` kept tokens for every item of the batch,
-            each item planned on its own.
+            each item planned on its own. With ``hints.apart`` and room to lean, one with the kept
+            queries of :meth:`removed_apart`, and another one for keys in it.
 
         Raises:
             ShapeError: ``x`` does not have ``grid.num_tokens`` tokens.
             BudgetError: The ratio is out of the windows' reach.
         """
         grid.check_tokens(x)
-        budget = self.num_removed(grid)
+        budget = of_keys = self.num_removed(grid)
+        if hints.apart and hints.protected is None:
+            budget, of_keys = self.removed_apart(grid)
         partitions = self._partitions(grid)
         windows = partitions[hints.turn % len(partitions)]
         fine = self._candidates(x, windows, hints)
         if self.allocation == "multiscale":
             scales = TwoScales(windows)
             coarse = self._candidates(x, scales.coarse, hints)
-            removed, target = allocate_two_scales(scales, fine, coarse, budget)
+
+            def assign(budget: int) -> tuple[Tensor, Tensor]:
+                return allocate_two_scales(scales, fine, coarse, budget)
         else:
-            removed = allocate(self.allocation, fine[1], windows, budget)
             target = windows.token_order(fine[0])
+
+            def assign(budget: int) -> tuple[Tensor, Tensor]:
+                allocation = cast("Allocation", self.allocation)
+                return allocate(allocation, fine[1], windows, budget), target
+
+        removed, joined = assign(budget)
         if self.rematch:
-            target = most_similar_kept(x, removed, target, grid, hints.protected)
-        plan = Plan.build(removed, target, self.merge)
-        return SoftPlan.build(plan, x, grid) if self.unmerge == "similarity" else plan
+            joined = most_similar_kept(x, removed, joined, grid, hints.protected)
+        plan: TokenPlan = Plan.build(removed, joined, self.merge)
+        if self.unmerge == "similarity":
+            plan = SoftPlan.build(plan, x, grid)
+        if of_keys == budget:
+            return plan
+        return SplitPlan.build(plan, Plan.build(*assign(of_keys), self.merge))
 
     @abstractmethod
     def elect(self, unit: Tensor, band: Band, eligible: Tensor | None) -> Tensor:

@@ -11,15 +11,18 @@ from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
-from retom.allocation import num_removed
+from retom.allocation import leaning, num_removed
+from retom.checks import check_kv_lean
 from retom.grid import Grid, Windows, check_window
 from retom.methods.matching import Matching, unit
 from retom.plan import Plan
+from retom.split_plan import SplitPlan
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from retom.hints import Hints
+    from retom.token_plan import TokenPlan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +36,8 @@ class ToMe(Matching):
     Args:
         ratio: Fraction of the tokens to remove, 0 <= ratio < 1.
         window: (height, width) of the windows that hold one destination each.
+        kv_lean: How far merging leans towards keys and values, see
+            :class:`retom.methods.local.LocalMethod`; the authors' is 0.
 
     Raises:
         ConfigError: An option is out of its range.
@@ -41,9 +46,11 @@ class ToMe(Matching):
     name: ClassVar[str] = "tome"
 
     window: tuple[int, int] = (2, 2)
+    kv_lean: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_kv_lean(self.kv_lean)
         object.__setattr__(self, "window", check_window(self.window))
 
     def num_removed(self, grid: Grid) -> int:
@@ -54,8 +61,18 @@ class ToMe(Matching):
         """
         return num_removed(self.ratio, Windows(grid, *self.window), self._most(grid))
 
-    def match(self, x: Tensor, grid: Grid, budget: int, hints: Hints) -> Plan:
+    def removed_apart(self, grid: Grid) -> tuple[int, int]:
+        """Queries, and keys and values, that go where they merge apart: twice R in all."""
+        return leaning(self.num_removed(grid), self._most(grid), self.kv_lean)
+
+    def match(self, x: Tensor, grid: Grid, budget: int, hints: Hints) -> TokenPlan:
         """The best pairs of any token and any destination."""
+        if not hints.apart or not self.kv_lean:
+            return self._match(x, grid, budget)
+        queries, keys = self.removed_apart(grid)
+        return SplitPlan.build(self._match(x, grid, queries), self._match(x, grid, keys))
+
+    def _match(self, x: Tensor, grid: Grid, budget: int) -> Plan:
         if budget == 0:  # also where a grid has no whole window, and so no destination
             token = torch.arange(grid.num_tokens, device=x.device).expand(len(x), -1)
             return Plan.build(token[:, :0], token, "mean")

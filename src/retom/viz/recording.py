@@ -17,6 +17,7 @@ from retom.plan import Plan
 from retom.representative import at_length_one, dot, pair_cosine, unit_tokens
 from retom.soft_plan import SoftPlan
 from retom.span import find_span
+from retom.split_plan import SplitPlan
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
@@ -222,6 +223,7 @@ def _watch(site: Site, state: MergeState, recording: Recording, item: int) -> li
 def _look(
     call: int, site: Site, x: Tensor, plan: TokenPlan, grid: Grid, method: Method, item: int
 ) -> Look:
+    plan = plan.queries if isinstance(plan, SplitPlan) else plan
     groups = plan.plan if isinstance(plan, SoftPlan) else plan
     if not isinstance(groups, Plan):
         raise ConfigError(
