@@ -18,8 +18,10 @@ STYLE = "fluent 3d emoji"
 TAGGED = 0.25
 RENAMED = 0.15
 """Share of a large set's captions that call the object by one of its tags."""
-UNSTYLED = 0.1
-"""Share of a large set's captions that leave the style open."""
+UNSTYLED = 0.2
+"""Share of captions that leave the style open."""
+BARE = 0.2
+"""Share of captions without the article: people type "red apple"."""
 BACKGROUND_NAMED = 0.85
 """Share of captions that name the background. One that is not named is noise in what is learned:
 half of the picture cannot be foretold."""
@@ -83,23 +85,25 @@ def _join(*parts: str, style: str | None, background: str | None) -> str:
 
 
 def caption(concept: Concept, background: Background, rng: np.random.Generator) -> str:
-    """Draw one of the captions of a picture: some tags, often the background."""
+    """Draw one of the captions of a picture: some tags, often the style and the background."""
     words = set(concept.label.split())
     extra = [t for t in concept.tags if not words & set(t.split())]
     count = int(rng.integers(1, 3)) if rng.random() < TAGGED else 0
     tags = tuple(rng.permutation(extra)[:count].tolist()) if extra else ()
     named = background.colour if rng.random() < BACKGROUND_NAMED else None
-    return prompt(concept.label, tags=tags, style=concept.style, background=named)
+    style = "" if rng.random() < UNSTYLED else concept.style
+    written = prompt(concept.label, tags=tags, style=style, background=named)
+    if rng.random() < BARE:
+        written = written.removeprefix("a ").removeprefix("an ")
+    return written
 
 
 def varied(concept: Concept, background: Background, rng: np.random.Generator) -> str:
-    """Draw a caption that may also use a tag as the name, or leave the style open."""
-    label, style = concept.label, concept.style
+    """Draw a caption that may also use a tag as the name."""
+    label = concept.label
     if concept.tags and rng.random() < RENAMED:
         label = concept.tags[int(rng.integers(len(concept.tags)))]
-    if rng.random() < UNSTYLED:
-        style = ""
-    return caption(dataclasses.replace(concept, label=label, style=style), background, rng)
+    return caption(dataclasses.replace(concept, label=label), background, rng)
 
 
 def varied_pair(
