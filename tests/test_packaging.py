@@ -28,7 +28,7 @@ LAYERS = [
     {"models"},
     {"calls", "level"},
     {"span"},
-    {"state", "settling"},
+    {"state", "settling", "hosts"},
     {"flops"},
     {"hooks"},
     {"summary"},
