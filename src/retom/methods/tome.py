@@ -52,7 +52,7 @@ class ToMe(Matching):
         Raises:
             BudgetError: There are not so many tokens beside the destinations.
         """
-        return num_removed(self.ratio, Windows(grid, *self.window), self._most(grid))
+        return num_removed(self.ratio, Windows.over(grid, self.window), self._most(grid))
 
     def match(self, x: Tensor, grid: Grid, budget: int, hints: Hints) -> Plan:
         """The best pairs of any token and any destination."""
