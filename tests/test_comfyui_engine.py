@@ -223,7 +223,7 @@ def sample(model, family="SD15", steps=3, cfg=3.0, seed=2):
     x, _, extra = comfy_engine.arguments(family, batch=1, seed=seed)
     pooled = {"pooled_output": extra["y"]} if "y" in extra else {}
     if "num_tokens" in extra:
-        pooled["attention_mask"] = torch.ones(1, extra["num_tokens"])
+        pooled["attention_mask"] = torch.ones(1, extra["num_tokens"], dtype=torch.int64)
     positive = [[extra["c_crossattn"], pooled]]
     negative = [[extra["c_crossattn"].flip(-1), pooled]]
     latent = torch.zeros_like(x)
