@@ -16,6 +16,7 @@ from retom.methods import RandomRepresentative, WindowCorner
 SIZES = st.integers(1, 19)
 
 
+@settings(deadline=None)
 @given(
     height=SIZES,
     width=SIZES,
@@ -45,7 +46,7 @@ def test_bands_are_the_partition_cut_between_rows_of_windows(height, width, wind
 
 
 @pytest.mark.parametrize("method", [retom.ReToM, RandomRepresentative, WindowCorner])
-@settings(max_examples=25)
+@settings(max_examples=25, deadline=None)
 @given(
     height=SIZES,
     width=SIZES,

@@ -1,5 +1,7 @@
 """The examples run, from a folder of their own, and print what they promise."""
 
+import ast
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -27,3 +29,37 @@ def test_an_example_runs(name, tmp_path):
     assert done.returncode == 0, done.stderr
     for words in PRINTED[name]:
         assert words in done.stdout
+
+
+NOTEBOOK = EXAMPLES / "look_at_merging.ipynb"
+
+
+def cells_of_code():
+    notebook = json.loads(NOTEBOOK.read_text(encoding="utf-8"))
+    return [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+
+
+def test_the_notebook_is_kept_without_outputs():
+    for cell in cells_of_code():
+        assert cell["outputs"] == []
+        assert cell["execution_count"] is None
+
+
+@pytest.mark.slow
+def test_the_notebook_runs(tmp_path, monkeypatch, capsys):
+    """Cell by cell in one namespace, as a kernel does; what a cell ends with is shown."""
+    monkeypatch.chdir(tmp_path)
+    names, shown = {"__name__": "__main__"}, []
+    for cell in cells_of_code():
+        tree = ast.parse("".join(cell["source"]))
+        last = tree.body.pop() if isinstance(tree.body[-1], ast.Expr) else None
+        exec(compile(tree, NOTEBOOK.name, "exec"), names)
+        if last is not None:
+            shown.append(eval(compile(ast.Expression(last.value), NOTEBOOK.name, "eval"), names))
+    pictures = [value for value in shown if hasattr(value, "_repr_png_")]
+    assert len(pictures) == 3
+    assert all(picture._repr_png_().startswith(b"\x89PNG") for picture in pictures)
+    printed = capsys.readouterr().out
+    assert "call -1: 50% of 32x32 tokens went" in printed
+    assert "ratio 0.7:" in printed
+    assert list(tmp_path.iterdir()) == []

@@ -70,3 +70,23 @@ def test_neighbours_start_at_home_and_replace_what_lies_outside():
 def test_a_window_that_is_not_two_whole_numbers_is_refused(window):
     with pytest.raises(ConfigError, match=r"\(height, width\) in tokens"):
         check_window(window)
+
+
+@pytest.mark.parametrize("shift", [False, True])
+@pytest.mark.parametrize("window", [(100, 100), (13, 3), (3, 17), (2, 2)])
+@pytest.mark.parametrize("size", [(1, 1), (2, 5), (6, 4)])
+def test_windows_far_larger_than_the_grid_are_the_same_partition(size, window, shift):
+    grid = Grid(*size)
+    plain, bounded = Windows(grid, *window), Windows.over(grid, window)
+    if shift:
+        plain, bounded = plain.shifted(), bounded.shifted()
+    assert (bounded.rows, bounded.columns) == (plain.rows, plain.columns)
+    assert bounded.area <= 4 * grid.num_tokens
+    members = [
+        [slots[held].tolist() for slots, held in zip(*tables, strict=True)]
+        for tables in (
+            (windows.token_index(torch.device("cpu")), windows.valid(torch.device("cpu")))
+            for windows in (plain, bounded)
+        )
+    ]
+    assert members[0] == members[1]

@@ -28,7 +28,7 @@ LAYERS = [
     {"models"},
     {"calls", "level"},
     {"span"},
-    {"state", "settling"},
+    {"state", "settling", "hosts"},
     {"flops"},
     {"hooks"},
     {"summary"},
@@ -38,6 +38,7 @@ LAYERS = [
     {"viz"},
     {"evaluation"},
     {"benchmarking"},
+    {"diagnosis"},
     {"cli"},
 ]
 """From the bottom up: a module imports from its own package or from layers below it."""

@@ -41,6 +41,7 @@ from retom.summary import Summary
 
 if _typing.TYPE_CHECKING:
     from retom.benchmarking.bench import bench
+    from retom.diagnosis.doctor import doctor
     from retom.evaluation.checking import check
 
 __version__ = "0.1.0"
@@ -76,6 +77,7 @@ __all__ = [
     "apply",
     "bench",
     "check",
+    "doctor",
     "explain",
     "handle_of",
     "methods",
@@ -83,7 +85,11 @@ __all__ = [
     "unregister_block",
 ]
 
-_LATER = {"bench": "retom.benchmarking.bench", "check": "retom.evaluation.checking"}
+_LATER = {
+    "bench": "retom.benchmarking.bench",
+    "check": "retom.evaluation.checking",
+    "doctor": "retom.diagnosis.doctor",
+}
 """Functions that are loaded when they are first named, so that importing retom stays light."""
 
 

@@ -62,6 +62,7 @@ def nearest_representative(
         for slots that are not eligible. Ties stay in the own window, then go to the first window in
         raster order.
     """
+    reach = min(reach, max(windows.rows, windows.columns) - 1)  # beyond the grid there is nobody
     neighbours = windows.neighbours(reach, x.device)
     closed = None if eligible is None else ~eligible.any(dim=-1)
     slots: list[Tensor] = []

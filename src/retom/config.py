@@ -255,7 +255,7 @@ class Config:
             raise ConfigError(
                 f"{path} cannot be read as a retom configuration: {reason}."
             ) from error
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ConfigError(
                 f"{path} cannot be read as a retom configuration: it is not JSON ({error})."
             ) from error

@@ -78,6 +78,15 @@ class Windows:
     top: int = 0
     left: int = 0
 
+    @staticmethod
+    def over(grid: Grid, window: tuple[int, int]) -> Windows:
+        """The partition of ``grid`` into windows of (height, width), however large they are.
+
+        Tables have an entry for each slot. More than twice the rows or columns of the grid are the
+        same partition, shifted or not, and are kept as twice.
+        """
+        return Windows(grid, min(window[0], 2 * grid.height), min(window[1], 2 * grid.width))
+
     @property
     def rows(self) -> int:
         """Windows from top to bottom."""

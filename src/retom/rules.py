@@ -95,7 +95,7 @@ def method_from_dict(data: object) -> Method:
         raise ConfigError(f'"method" is an object with a name and options; {data!r} was given.')
     options = dict(cast("dict[str, Any]", data))
     name = options.pop("name", ReToM.name)
-    if name not in METHODS:
+    if not isinstance(name, str) or name not in METHODS:
         raise ConfigError(f"Unknown method {name!r}; the methods are {', '.join(METHODS)}.")
     return method_with(METHODS[name](), options)
 

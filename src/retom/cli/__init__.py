@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING, NoReturn
 
 import retom
-from retom.cli import bench, check, evaluate, explain, generate, grid, inspect
+from retom.cli import bench, check, doctor, evaluate, explain, generate, grid, inspect
 from retom.errors import ConfigError, RetomError
 
 if TYPE_CHECKING:
@@ -114,6 +114,14 @@ def _parser() -> argparse.ArgumentParser:
             help="one picture with many settings: methods and ratios by seeds",
             description="Draw a prompt un-merged and with each method at each ratio, from each "
             "seed, on one page.",
+        )
+    )
+    doctor.set_up(
+        commands.add_parser(
+            "doctor",
+            help="what is installed, and whether merging will pay on this machine",
+            description="Versions, devices, attention kernels, extras and the bundled model; and "
+            "one layer timed un-merged and merged, in a few seconds. Needs torch alone.",
         )
     )
     return parser

@@ -44,7 +44,7 @@ class Collapse:
 
     def num_removed(self, grid: Grid) -> int:
         """All but one token of each window."""
-        return most_removable(Windows(grid, *self.window))
+        return most_removable(Windows.over(grid, self.window))
 
     def check_protected(self, protected: Tensor, grid: Grid) -> None:
         """Refuse: every window collapses.
@@ -64,7 +64,7 @@ class Collapse:
             ShapeError: ``x`` does not have ``grid.num_tokens`` tokens.
         """
         grid.check_tokens(x)
-        windows = Windows(grid, *self.window)
+        windows = Windows.over(grid, self.window)
         first = windows.token_index(x.device)[:, 0]
         target = windows.token_order(first[None, :, None].expand(1, -1, windows.area))
         token = torch.arange(grid.num_tokens, device=x.device)

@@ -224,7 +224,7 @@ class LocalMethod(ABC):
 
     def _partitions(self, grid: Grid) -> tuple[Windows, ...]:
         """The partitions that take turns."""
-        windows = Windows(grid, *self.window)
+        windows = Windows.over(grid, self.window)
         return (windows, windows.shifted()) if self.alternate else (windows,)
 
     def _most(self, windows: Windows) -> int:

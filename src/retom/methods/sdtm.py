@@ -60,7 +60,7 @@ class SDTM:
         Raises:
             BudgetError: The windows of ``grid`` cannot give up that many tokens.
         """
-        return num_removed(self.ratio, Windows(grid, *self.window))
+        return num_removed(self.ratio, Windows.over(grid, self.window))
 
     def check_protected(self, protected: Tensor, grid: Grid) -> None:
         """Refuse a mask, bool (N,) on the CPU, that leaves too few tokens that may go.
@@ -68,7 +68,7 @@ class SDTM:
         Raises:
             BudgetError: The mask protects too many.
         """
-        windows = Windows(grid, *self.window)
+        windows = Windows.over(grid, self.window)
         check_budget_left(self.ratio, self.num_removed(grid), (windows,), protected)
 
     @torch.no_grad()
@@ -83,7 +83,7 @@ class SDTM:
         """
         grid.check_tokens(x)
         budget = self.num_removed(grid)
-        windows = Windows(grid, *self.window)
+        windows = Windows.over(grid, self.window)
         if hints.protected is None:
             eligible = windows.valid(x.device)
         else:

@@ -63,7 +63,7 @@ class SiTo(Matching):
         Raises:
             BudgetError: There are not so many tokens beside the base tokens.
         """
-        return num_removed(self.ratio, Windows(grid, *self.window))
+        return num_removed(self.ratio, Windows.over(grid, self.window))
 
     def match(self, x: Tensor, grid: Grid, budget: int, hints: Hints) -> Plan:
         """Prune the tokens nearest to a base token; recover each from the nearest kept one."""
@@ -79,7 +79,7 @@ class SiTo(Matching):
 
     def _base(self, tokens: Tensor, grid: Grid) -> Tensor:
         """The base token of every window, int64 (B, num_windows)."""
-        windows = Windows(grid, *self.window)
+        windows = Windows.over(grid, self.window)
         # The sum of cosines to all tokens is one dot product with the sum of all unit tokens.
         score = (tokens * tokens.sum(dim=1, keepdim=True)).sum(dim=-1)
         draw = fixed_draw(grid.num_tokens, self.seed, normal=True).to(tokens.device)

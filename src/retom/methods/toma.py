@@ -72,7 +72,7 @@ class ToMA(Matching):
         Raises:
             BudgetError: The windows of ``grid`` cannot give up that many tokens.
         """
-        return num_removed(self.ratio, Windows(grid, *self.window))
+        return num_removed(self.ratio, Windows.over(grid, self.window))
 
     def match(self, x: Tensor, grid: Grid, budget: int, hints: Hints) -> MatrixPlan:
         """Choose destinations window by window, and the shares of every token in them."""

@@ -59,7 +59,7 @@ class ToMe(Matching):
         Raises:
             BudgetError: There are not so many tokens beside the destinations.
         """
-        return num_removed(self.ratio, Windows(grid, *self.window), self._most(grid))
+        return num_removed(self.ratio, Windows.over(grid, self.window), self._most(grid))
 
     def removed_apart(self, grid: Grid) -> tuple[int, int]:
         """Queries, and keys and values, that go where they merge apart: twice R in all."""

@@ -61,7 +61,7 @@ class Look:
     @property
     def windows(self) -> Windows | None:
         """The partition, un-shifted; None where the method has no windows."""
-        return None if self.window is None else Windows(self.grid, *self.window)
+        return None if self.window is None else Windows.over(self.grid, self.window)
 
     @property
     def group_size(self) -> Tensor:
@@ -236,7 +236,7 @@ def _look(
     back = plan.unmerge(plan.merge(x))[item].float()
     length = _lengths(own).clamp_min(torch.finfo(torch.float32).tiny)
     window = getattr(method, "window", None)
-    coherence = None if window is None else _coherence(own, Windows(grid, *window))
+    coherence = None if window is None else _coherence(own, Windows.over(grid, window))
     return Look(
         call=call,
         layer=site.name,

@@ -1,0 +1,1 @@
+"""What retom finds on a machine: `retom doctor`, with torch alone."""
