@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING, NoReturn
 
 import retom
-from retom.cli import bench, check, evaluate, explain, generate, grid, inspect
+from retom.cli import bench, check, evaluate, explain, generate, grid, inspect, studio
 from retom.errors import ConfigError, RetomError
 
 if TYPE_CHECKING:
@@ -114,6 +114,15 @@ def _parser() -> argparse.ArgumentParser:
             help="one picture with many settings: methods and ratios by seeds",
             description="Draw a prompt un-merged and with each method at each ratio, from each "
             "seed, on one page.",
+        )
+    )
+    studio.set_up(
+        commands.add_parser(
+            "studio",
+            help="a page in the browser to try merging on",
+            description="Serve a page that draws prompts un-merged and merged, side by side, and "
+            "shows what merged where. It is reached from this machine alone unless --host says "
+            "otherwise.",
         )
     )
     return parser
