@@ -13,11 +13,7 @@ from retom.studio import Limits
 from retom.studio.serving import served
 from retom.studio.studio import Studio
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-]
+pytestmark = [pytest.mark.browser, pytest.mark.filterwarnings("ignore")]
 sync_api = pytest.importorskip("playwright.sync_api", reason="scripts/test-browser installs it")
 
 SECONDS = 1000

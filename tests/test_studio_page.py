@@ -31,11 +31,8 @@ from retom.studio.job import Finished
 from retom.studio.serving import served
 from retom.studio.studio import Studio
 
-# Servers of uvicorn leave loops and sockets to the garbage collector, which warns of each.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-]
+# Gradio asks pandas for what is deprecated, and uvicorn leaves sockets to the garbage collector.
+pytestmark = pytest.mark.filterwarnings("ignore")
 
 SMALL = {"height": 64, "width": 64, "steps": 2}
 

@@ -68,6 +68,8 @@ def test_every_method_can_be_asked_for(models, method):
         ({"model": "owner/name"}, "model is one of one, two"),
         ({"seed": -1}, "seed is a whole number from 0 to 9007199254740991 here; -1 was given."),
         ({"seed": 10**400}, "'a larger number' was given"),
+        ({"model": [10**5000]}, "'a value too large to repeat' was given"),
+        ({"guidance": 10**400}, "guidance is a number from 0 to 50; 'a larger number' was given"),
         ({"seed": True}, "seed is a whole number"),
         ({"steps": 11}, "steps is a whole number from 1 to 10 here; 11 was given."),
         ({"steps": 2.5}, "2.5 was given"),

@@ -61,9 +61,7 @@ class Facts:
 
 def facts_of(drawn: Drawn) -> Facts:
     """The numbers of a picture both ways."""
-    result = drawn.result
-    comparison = result.comparison
-    assert comparison is not None  # the studio always draws both
+    result, comparison = drawn.result, drawn.comparison
     unmerged, merged = comparison.unmerged, result.merged
     rows = result.summary.levels if result.summary.seen else ()
     return Facts(

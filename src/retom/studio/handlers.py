@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from uuid import uuid4
 
 import gradio as gr
@@ -82,7 +82,7 @@ class Handlers:
                     view.results: gr.update(visible=False),
                 }
             elif isinstance(event, Finished):
-                yield self._buttons(busy=False) | self._result(event.value)
+                yield self._buttons(busy=False) | self._result(cast("Drawn", event.value))
             else:
                 yield self._buttons(busy=False) | self._ended(event, back=last is not None)
                 _complain(event)
@@ -100,7 +100,7 @@ class Handlers:
                 continue
             yield self._buttons(busy=False) | {view.look: gr.update(interactive=True)}
             if isinstance(event, Finished):
-                yield self._look(event.value)
+                yield self._look(cast("Looked", event.value))
             else:
                 yield {view.looking: _words(event)}
                 _complain(event)
@@ -155,10 +155,10 @@ class Handlers:
             self.stop_button: gr.update(visible=busy),
         }
 
-    def _result(self, drawn: Any) -> Update:  # noqa: ANN401 - Drawn
+    def _result(self, drawn: Drawn) -> Update:
         view, request = self.view, drawn.request
         model = self.studio.models[request.model]
-        unmerged, merged = drawn.result.comparison.unmerged.image, drawn.result.merged.image
+        unmerged, merged = drawn.images
         return {
             view.stage: gr.update(visible=False),
             view.results: gr.update(visible=True),
@@ -197,7 +197,7 @@ class Handlers:
             view.overlay: picture,
             view.legend: legend,
             view.shown: gr.update(choices=overlay.maps_of(looked), value="groups"),
-            view.layer: gr.update(choices=list(recording.layers), value=layer),
+            view.layer: gr.update(choices=overlay.layers_of(looked), value=layer),
             view.step: gr.update(maximum=recording.calls, value=step),
         }
 

@@ -28,6 +28,11 @@ def maps_of(looked: Looked) -> list[str]:
     return [name for name in viz.MAPS if has_windows or name not in _OF_WINDOWS]
 
 
+def layers_of(looked: Looked) -> list[tuple[str, str]]:
+    """A short label and the name of each layer that merged."""
+    return [(_label(name), name) for name in looked.recording.layers]
+
+
 def of(looked: Looked, show: str, layer: str, step: int) -> tuple[Image, str]:
     """One map over the picture, and what it means.
 
@@ -47,3 +52,8 @@ def of(looked: Looked, show: str, layer: str, step: int) -> tuple[Image, str]:
         f"step {look.call + 1} of {looked.recording.calls}"
     )
     return viz.to_picture(drawing, looked.image), stage.legend(drawing, words)
+
+
+def _label(name: str) -> str:
+    words = name.removesuffix(".attn1").replace(".transformer_blocks.", " · block ")
+    return words.replace(".attentions.", " · attention ")

@@ -97,8 +97,12 @@ def _connect_fields(studio: Studio, fields: form.Fields) -> None:
     fields["preset"].input(form.of_preset, fields["preset"], merging, **quick)
     fields["method"].input(form.of_method, fields["method"], merging[1:3], **quick)
     own = form.defaults(next(iter(studio.models.values())), studio.limits)
+
+    def chosen(name: str) -> list[Any]:
+        return form.of_model(studio.models[name], studio.limits)
+
     fields["model"].input(
-        lambda name: form.of_model(studio.models[name], studio.limits),
+        chosen,
         fields["model"],
         [fields[name] for name in own],
         **quick,
@@ -113,4 +117,8 @@ def _connect_history(
     page.load(history.strip, store, past, **quick)
     handlers.fresh.change(handlers.remember, [handlers.fresh, store], [store, past], **quick)
     past.click(handlers.again, store, [fields[name] for name in NAMES], **quick)
-    clear.click(lambda: ([], history.strip([])), None, [store, past], **quick)
+
+    def nothing() -> tuple[list[history.Entry], str]:
+        return [], history.strip([])
+
+    clear.click(nothing, None, [store, past], **quick)

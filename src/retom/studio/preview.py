@@ -90,7 +90,7 @@ def noise_levels(scheduler: Any) -> list[Level] | None:  # noqa: ANN401 - of any
 
 def can_preview(pipe: Any, latents: Tensor) -> bool:  # noqa: ANN401 - a pipeline of any class
     """Whether the latents are maps that the pipeline's autoencoder decodes as they are."""
-    vae = getattr(pipe, "vae", None)
+    vae: Any = getattr(pipe, "vae", None)
     config = getattr(vae, "config", None)
     channels = getattr(config, "latent_channels", None)
     if latents.ndim != 4 or channels != latents.shape[1] or not hasattr(config, "scaling_factor"):

@@ -78,8 +78,8 @@ def read_request(values: object, models: Mapping[str, Model], limits: Limits) ->
             which.
     """
     given = _given(values)
-    name = str(given.setdefault("model", next(iter(models))))
-    check_choice("model", shortened(given["model"]), tuple(models))
+    check_choice("model", shortened(given.setdefault("model", next(iter(models)))), tuple(models))
+    name: str = given["model"]
     model = models[name]
     settings = _settings(given, model, limits)
     config = config_of(given)
@@ -190,12 +190,12 @@ def _whole(name: str, value: object, least: int, most: int) -> int:
 
 
 def _number(name: str, value: object, least: float, most: float) -> float:
-    real = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not real or not math.isfinite(value) or not least <= value <= most:
+    real = value if isinstance(value, (int, float)) and not isinstance(value, bool) else math.nan
+    if not least <= real <= most:
         raise ConfigError(
             f"{name} is a number from {least:g} to {most:g}; {shortened(value)!r} was given."
         )
-    return float(value)
+    return float(real)
 
 
 def _window(value: object) -> tuple[int, int]:
@@ -224,5 +224,8 @@ def shortened(value: object) -> object:
         return "a larger number"
     if isinstance(value, (int, float)):
         return value
-    words = value if isinstance(value, str) else repr(value)[: 2 * _SHOWN]
+    try:
+        words = value if isinstance(value, str) else repr(cast("object", value))
+    except (ValueError, RecursionError):
+        return "a value too large to repeat"
     return words if len(words) <= _SHOWN else f"{words[:_SHOWN]}..."

@@ -16,7 +16,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from retom.errors import ConfigError
 from retom.studio.page import build
 from retom.studio.privacy import OwnHostOnly
-from retom.studio.style import css, theme
+from retom.studio.style import head, theme
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -79,7 +79,7 @@ def _settings(studio: Studio, guards: list[Middleware]) -> dict[str, Any]:
         "max_threads": studio.limits.queue + _SPARE_THREADS,
         "state_session_capacity": _SESSIONS,
         "theme": theme(),
-        "css": css(),
+        "head": head(),
         "app_kwargs": {"middleware": guards},
     }
 

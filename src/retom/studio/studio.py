@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from retom import viz
 from retom.drawing.generation import compare, draw_once
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
 
-    from retom.drawing.generation import OnLatents, OnStep, Result
+    from retom.drawing.generation import Comparison, OnLatents, OnStep, Result
     from retom.drawing.loading import Model
     from retom.studio.limits import Limits
     from retom.viz import Recording
@@ -39,6 +39,16 @@ class Drawn:
     request: Request
     result: Result
     note: str
+
+    @property
+    def comparison(self) -> Comparison:
+        """How both pictures stand to each other; the studio always draws both."""
+        return cast("Comparison", self.result.comparison)
+
+    @property
+    def images(self) -> tuple[Image, Image]:
+        """Un-merged and merged."""
+        return self.comparison.unmerged.image, self.result.merged.image
 
 
 @dataclass(frozen=True, slots=True, eq=False)

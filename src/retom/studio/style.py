@@ -10,9 +10,10 @@ from pathlib import Path
 from gradio.themes import Base, Font, sizes
 
 
-def css() -> str:
-    """The style sheet of the page."""
-    return Path(__file__).with_name("page.css").read_text(encoding="utf-8")
+def head() -> str:
+    """The style sheet of the page, for its head."""
+    sheet = Path(__file__).with_name("page.css").read_text(encoding="utf-8")
+    return f"<style>{sheet}</style>"
 
 
 def theme() -> Base:
