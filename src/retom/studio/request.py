@@ -209,7 +209,7 @@ def _window(value: object) -> tuple[int, int]:
     if len(whole) != 2 or len(sides) != 2:
         raise ConfigError(
             f"window is height x width in tokens, each from 1 to {WINDOW_LIMIT}, such as 2x2; "
-            f"{shortened(value)!r} was given."
+            f"{shortened(cast('object', value))!r} was given."
         )
     return whole[0], whole[1]
 
@@ -225,7 +225,7 @@ def shortened(value: object) -> object:
     if isinstance(value, (int, float)):
         return value
     try:
-        words = value if isinstance(value, str) else repr(cast("object", value))
+        words = value if isinstance(value, str) else repr(value)
     except (ValueError, RecursionError):
         return "a value too large to repeat"
     return words if len(words) <= _SHOWN else f"{words[:_SHOWN]}..."

@@ -104,8 +104,15 @@ def add_view() -> View:
                 with gr.Row():
                     copy = gr.Button("Copy as Python", size="md", elem_id="retom-copy")
                     download = gr.Button("Download JSON config", size="md", elem_id="retom-json")
-                python = gr.Code(language="python", label="Python", interactive=False)
-                json = gr.Code(language="json", label="Configuration", interactive=False)
+                python = gr.Code(
+                    language="python", label="Python", interactive=False, elem_id="retom-python"
+                )
+                json = gr.Code(
+                    language="json",
+                    label="Configuration",
+                    interactive=False,
+                    elem_id="retom-config",
+                )
                 copy.click(None, python, None, js=_COPY, api_visibility="private")
                 download.click(None, json, None, js=_DOWNLOAD, api_visibility="private")
         numbers = gr.HTML(elem_id="retom-numbers")
