@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING, NoReturn
 
 import retom
-from retom.cli import bench, check, doctor, evaluate, explain, generate, grid, inspect
+from retom.cli import bench, check, doctor, evaluate, explain, generate, grid, inspect, studio
 from retom.errors import ConfigError, RetomError
 
 if TYPE_CHECKING:
@@ -122,6 +122,15 @@ def _parser() -> argparse.ArgumentParser:
             help="what is installed, and whether merging will pay on this machine",
             description="Versions, devices, attention kernels, extras and the bundled model; and "
             "one layer timed un-merged and merged, in a few seconds. Needs torch alone.",
+        )
+    )
+    studio.set_up(
+        commands.add_parser(
+            "studio",
+            help="a page in the browser to try merging on",
+            description="Serve a page that draws prompts un-merged and merged, side by side, and "
+            "shows what merged where. It is reached from this machine alone unless --host says "
+            "otherwise.",
         )
     )
     return parser

@@ -231,12 +231,14 @@ def add_merging(group: argparse._ArgumentGroup) -> None:
     )
 
 
-def add_model(group: argparse._ArgumentGroup) -> None:
-    """What draws, and where."""
+def add_model(group: argparse._ArgumentGroup, *, several: bool = False) -> None:
+    """What draws, and where; ``several`` takes the option more than once."""
     group.add_argument(
         "--model",
         metavar="MODEL",
-        help="a diffusers folder or hub id; the bundled model if not given",
+        action="append" if several else "store",
+        help="a diffusers folder or hub id; the bundled model if not given"
+        + ("; once for each model to choose from" if several else ""),
     )
     group.add_argument(
         "--device",

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
     OnStep = Callable[[str, int, int], None]
     """Told what is being drawn, its steps done, and its steps in all."""
+    OnLatents = Callable[[torch.Tensor], None]
+    """Told the latents after each step, the clock stopped meanwhile."""
 
 # diffusers checks for multiples of 8 whatever the autoencoder's own scale.
 _SIZE_STEP = 8
@@ -139,13 +141,18 @@ class Result:
     comparison: Comparison | None = None
 
 
+def size_step(model: Model) -> int:
+    """Heights and widths that the model can draw are multiples of this, in px."""
+    return math.lcm(_SIZE_STEP, int(model.pipe.vae_scale_factor))
+
+
 def check_size(model: Model, height: int, width: int) -> None:
     """Refuse a size that the model cannot draw; it would fail late, or draw another size.
 
     Raises:
         ConfigError: A side is too small, or not a multiple of the model's step.
     """
-    step = math.lcm(_SIZE_STEP, int(model.pipe.vae_scale_factor))
+    step = size_step(model)
     smallest = math.ceil(_SMALLEST_SIDE / step) * step
     for side, pixels in (("height", height), ("width", width)):
         if pixels < smallest or pixels % step:
@@ -169,7 +176,13 @@ def draw(model: Model, settings: Settings, config: Config, *, on_step: OnStep) -
 
 
 def compare(
-    model: Model, settings: Settings, config: Config, *, repeat: int, on_step: OnStep
+    model: Model,
+    settings: Settings,
+    config: Config,
+    *,
+    repeat: int,
+    on_step: OnStep,
+    on_latents: OnLatents | None = None,
 ) -> Result:
     """Draw the picture both ways from one seed, in interleaved pairs after a short warm-up of each.
 
@@ -182,6 +195,7 @@ def compare(
         config: How the merged runs merge.
         repeat: Pairs to time, at least 1.
         on_step: Told of every step.
+        on_latents: Told the latents after every step that is timed.
 
     Raises:
         RetomError: The model cannot merge, or not as ``config`` says; before the first step.
@@ -199,14 +213,22 @@ def compare(
         for merges in (False, True) if pair % 2 == 0 else (True, False):
             if merges:
                 with applied(model.pipe, config):
-                    merged.append(draw_once(model, settings, f"merged{count}", on_step))
+                    merged.append(draw_once(model, settings, f"merged{count}", on_step, on_latents))
             else:
-                unmerged.append(draw_once(model, settings, f"un-merged{count}", on_step))
+                unmerged.append(
+                    draw_once(model, settings, f"un-merged{count}", on_step, on_latents)
+                )
     series = Series.of(merged)
     return Result(series, summary, Comparison.of(Series.of(unmerged), series))
 
 
-def draw_once(model: Model, settings: Settings, label: str, on_step: OnStep) -> Series:
+def draw_once(
+    model: Model,
+    settings: Settings,
+    label: str,
+    on_step: OnStep,
+    on_latents: OnLatents | None = None,
+) -> Series:
     """Draw one picture with the pipeline as it is, merging or not, and time it.
 
     Args:
@@ -214,13 +236,20 @@ def draw_once(model: Model, settings: Settings, label: str, on_step: OnStep) -> 
         settings: What, from which seed.
         label: What ``on_step`` is told is being drawn.
         on_step: Told of every step.
+        on_latents: Told the latents after every step; what it takes is no part of the times.
     """
+    aside = 0.0
 
     def after_step(
         _pipe: object, index: int, _timestep: object, tensors: dict[str, Any]
     ) -> dict[str, Any]:
         # Schedulers of second order take more steps than were asked for.
+        nonlocal aside
         on_step(label, index + 1, len(model.pipe.scheduler.timesteps))
+        if on_latents is not None:
+            stopped = stopwatch.now()
+            on_latents(tensors["latents"])
+            aside += stopwatch.now() - stopped
         return tensors
 
     on_step(label, 0, settings.steps)
@@ -238,7 +267,7 @@ def draw_once(model: Model, settings: Settings, label: str, on_step: OnStep) -> 
     with DenoiserStopwatch(find_denoiser(model.pipe), model.device) as stopwatch:
         began = stopwatch.now()
         image = model.pipe(**arguments).images[0]
-        seconds = stopwatch.now() - began
+        seconds = stopwatch.now() - began - aside
     return Series(image.convert("RGB"), (seconds,), (stopwatch.seconds,))
 
 
