@@ -42,6 +42,7 @@ from retom.summary import Summary
 if _typing.TYPE_CHECKING:
     from retom.benchmarking.bench import bench
     from retom.evaluation.checking import check
+    from retom.tuning.tune import tune
 
 __version__ = "0.1.0"
 
@@ -80,10 +81,15 @@ __all__ = [
     "handle_of",
     "methods",
     "register_block",
+    "tune",
     "unregister_block",
 ]
 
-_LATER = {"bench": "retom.benchmarking.bench", "check": "retom.evaluation.checking"}
+_LATER = {
+    "bench": "retom.benchmarking.bench",
+    "check": "retom.evaluation.checking",
+    "tune": "retom.tuning.tune",
+}
 """Functions that are loaded when they are first named, so that importing retom stays light."""
 
 
