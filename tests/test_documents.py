@@ -56,5 +56,5 @@ def test_the_site_builds_without_a_warning(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     commands = (tmp_path / "html" / "commands.html").read_text(encoding="utf-8")
-    for command in ("generate", "eval", "check", "explain", "bench", "inspect", "grid"):
+    for command in ("generate", "eval", "check", "explain", "bench", "inspect", "grid", "tune"):
         assert f'id="retom-{command}"' in commands

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from statistics import fmean
 from typing import TYPE_CHECKING
 
 import torch
@@ -48,7 +47,7 @@ class Tried:
     psnr: float
 
 
-def aim(work: Work, chooser: Chooser, costs: Costs) -> list[Tried]:
+def aim(work: Work, chooser: Chooser) -> list[Tried]:
     """Schedules that were tried out, the one to take last.
 
     Raises:
@@ -56,23 +55,44 @@ def aim(work: Work, chooser: Chooser, costs: Costs) -> list[Tried]:
     """
     speedup, psnr = work.settings.target_speedup, work.settings.target_psnr
     if speedup is not None:
-        tried = _at_speedup(work, chooser, costs, speedup)
+        tried = _at_speedup(work, chooser, speedup)
         good = [one for one in tried if one.speedup >= speedup * (1 - SPEED_TOLERANCE)]
         best = max(good, key=lambda one: one.psnr, default=None)
         best = best or max(tried, key=lambda one: one.speedup)
     else:
         assert psnr is not None
-        tried = _at_psnr(work, chooser, costs, psnr)
+        tried = _at_psnr(work, chooser, psnr)
         good = [one for one in tried if one.psnr >= psnr - PSNR_TOLERANCE]
         best = max(good, key=lambda one: one.speedup, default=None)
         best = best or max(tried, key=lambda one: one.psnr)
     return [*(one for one in tried if one is not best), best]
 
 
-def _at_speedup(work: Work, chooser: Chooser, costs: Costs, target: float) -> list[Tried]:
-    ceiling = chooser.fastest().speedup
-    if ceiling < target:
+def check_reachable(work: Work, costs: Costs, ceiling: float) -> None:
+    """Refuse a target that times alone put out of reach, before anything is drawn.
+
+    Args:
+        work: For the target and the candidates.
+        costs: Of the levels.
+        ceiling: Highest speed-up of any schedule, see :func:`~retom.tuning.choosing.ceiling`.
+
+    Raises:
+        ConfigError: It is; the message says what is the most here.
+    """
+    target = work.settings.target_speedup
+    if target is not None and ceiling < target:
         raise ConfigError(_out_of_reach(work, costs, target, ceiling))
+    if ceiling <= 1:
+        size = f"{work.subject.height}x{work.subject.width}"
+        raise ConfigError(
+            f"No candidate makes the denoiser faster on this machine at {size} px, so that no "
+            f"schedule is better than none at {work.settings.target}. Merging pays at larger "
+            "pictures; retom explain says from which size on."
+        )
+
+
+def _at_speedup(work: Work, chooser: Chooser, target: float) -> list[Tried]:
+    ceiling = chooser.fastest().speedup
     tried: list[Tried] = []
     seen: list[Config] = []
     goal = target
@@ -89,7 +109,7 @@ def _at_speedup(work: Work, chooser: Chooser, costs: Costs, target: float) -> li
     return tried
 
 
-def _at_psnr(work: Work, chooser: Chooser, costs: Costs, target: float) -> list[Tried]:
+def _at_psnr(work: Work, chooser: Chooser, target: float) -> list[Tried]:
     tried: list[Tried] = []
     seen: list[Config] = []
     goal = target
@@ -104,7 +124,7 @@ def _at_psnr(work: Work, chooser: Chooser, costs: Costs, target: float) -> list[
             break
         goal += target - one.psnr
     if not tried:
-        raise ConfigError(_nothing_to_gain(work, chooser, costs, target))
+        raise ConfigError(_nothing_to_gain(work, chooser, target))
     return tried
 
 
@@ -119,7 +139,7 @@ def _try(work: Work, choice: Choice, number: int) -> Tried:
 def tuned_psnr(work: Work, config: Config, name: str) -> float:
     """Mean PSNR in dB of a configuration on the prompts that are tuned on."""
     errors = picture_errors(work, work.candidates[0].contender(config, name))
-    return fmean((-10 * torch.log10(errors)).tolist())
+    return float((-10 * torch.log10(errors)).mean())
 
 
 def _out_of_reach(work: Work, costs: Costs, target: float, ceiling: float) -> str:
@@ -145,15 +165,8 @@ def _out_of_reach(work: Work, costs: Costs, target: float, ceiling: float) -> st
     )
 
 
-def _nothing_to_gain(work: Work, chooser: Chooser, costs: Costs, target: float) -> str:
+def _nothing_to_gain(work: Work, chooser: Chooser, target: float) -> str:
     fastest = chooser.fastest()
-    if fastest.speedup <= 1:
-        size = f"{work.subject.height}x{work.subject.width}"
-        return (
-            f"No candidate makes the denoiser faster on this machine at {size} px, so that no "
-            f"schedule is better than none at {target:g} dB. Merging pays at larger pictures; "
-            "retom explain says from which size on."
-        )
     return (
         f"No candidate that saves time keeps pictures at {target:g} dB, even on one level in one "
         f"stretch of noise. The fastest schedule is {fastest.speedup:.2f}x as fast at a predicted "

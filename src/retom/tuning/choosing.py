@@ -145,3 +145,15 @@ class Chooser:
 
     def _choice(self, table: Table, choices: list[int]) -> Choice:
         return Choice.of(table, choices, self._plateaus)
+
+
+def ceiling(work: Work, costs: Costs) -> float:
+    """Highest speed-up of any schedule, from times alone: every level at its fastest throughout."""
+    found: list[float] = []
+    for family in families(work.candidates):
+        call = costs.call
+        for level in work.levels:
+            able = [costs.merged[c.name][level] for c in family if level in c.levels]
+            call += min(able, default=costs.levels[level]) - costs.levels[level]
+        found.append(costs.call / call)
+    return max(1.0, *found)

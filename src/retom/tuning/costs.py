@@ -68,10 +68,6 @@ class Costs:
             merged[name] = {k: max(levels[k] - saved, 0.0) for k, saved in savings.items()}
         return Costs(median(one["call"] for one in base), levels, merged)
 
-    def outside(self) -> float:
-        """Seconds outside of all blocks that could merge."""
-        return max(self.call - sum(self.levels.values()), 0.0)
-
 
 class LevelStopwatch:
     """Adds up the seconds in the blocks of each level inside a ``with`` block.

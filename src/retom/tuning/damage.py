@@ -34,12 +34,8 @@ Damage = dict[tuple[str, Cell], "Tensor"]
 """Mean squared error of each picture with a candidate in a cell, float64 (n,)."""
 
 
-def measure_damage(work: Work) -> tuple[Damage, dict[int, str]]:
-    """The damage of every candidate in every cell that it can merge in.
-
-    Returns:
-        It, and the name of each level's probe.
-    """
+def measure_damage(work: Work) -> Damage:
+    """The damage of every candidate in every cell that it can merge in."""
     errors = _errors(work)
     probes = {level: _probe(work, errors, level) for level in work.levels}
     cells = cells_of(work.levels, len(work.plateaus))
@@ -58,7 +54,7 @@ def measure_damage(work: Work) -> tuple[Damage, dict[int, str]]:
         drawn[candidate.name, cell] = picture_errors(work, candidate.contender(config, where))
         work.tell("pictures", f"{candidate.name} {where}", done, len(todo))
     if work.settings.thorough:
-        return drawn, probes
+        return drawn
     found: Damage = {}
     for candidate in work.candidates:
         for cell in cells:
@@ -69,13 +65,13 @@ def measure_damage(work: Work) -> tuple[Damage, dict[int, str]]:
             of_probe = errors[probe, cell.level][cell.plateau]
             factor = 1.0 if own == of_probe else own / max(of_probe, 1e-20)
             found[candidate.name, cell] = drawn[probe, cell] * factor
-    return found, probes
+    return found
 
 
 def picture_errors(work: Work, contender: Contender) -> Tensor:
     """Mean squared error of each picture that is tuned on to the un-merged one, float64 (n,).
 
-    At most 1e-10 less than what 8 bits can hold is told apart from none.
+    Of 8-bit pictures, as they are kept; 1e-10 for equal ones.
     """
     found: list[float] = []
     for samples in work.chunks:
@@ -85,7 +81,7 @@ def picture_errors(work: Work, contender: Contender) -> Tensor:
     return 10 ** (-torch.tensor(found, dtype=torch.float64) / 10)
 
 
-def on_all_levels(candidate: Candidate, level: int) -> Config:
+def on_level(candidate: Candidate, level: int) -> Config:
     """A candidate on one level at all noise."""
     return candidate.config.with_options(levels=(level,))
 
@@ -96,7 +92,7 @@ def _errors(work: Work) -> Errors:
     subject.timesteps = timesteps
     contenders = {
         (candidate.name, level): candidate.contender(
-            on_all_levels(candidate, level), f"on level {level}"
+            on_level(candidate, level), f"on level {level}"
         )
         for candidate in work.candidates
         for level in candidate.levels

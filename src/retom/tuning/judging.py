@@ -53,6 +53,10 @@ class Judged:
     pictures: tuple[float, ...]
 
 
+def _silent(label: str, done: int, total: int) -> None:
+    """Tell nobody: a prompt is told as a whole."""
+
+
 def judge(work: Work, configs: Mapping[str, Config]) -> list[Judged]:
     """Draw every prompt un-merged and with each setting, in turns.
 
@@ -69,7 +73,7 @@ def judge(work: Work, configs: Mapping[str, Config]) -> list[Judged]:
         key = key_of("judged", content)
         if not work.subject.store.has_record(key):
             if drawing is None:
-                drawing = TimedDrawing(work.subject.pipe, lambda *_: None, 0)
+                drawing = TimedDrawing(work.subject.pipe, _silent, 0)
                 _warm_up(work, configs, drawing)
             work.subject.store.add_record(key, content, _drawn(work, configs, drawing, number))
         rows.append(work.subject.store.record(key)["values"])

@@ -140,10 +140,10 @@ def check_target(speedup: object, psnr: object) -> None:
         ConfigError: Not exactly one of the two is given, or it is out of its range.
     """
     if (speedup is None) == (psnr is None):
-        given = "neither" if speedup is None else "both"
+        given = "neither was" if speedup is None else "both were"
         raise ConfigError(
             "Tuning has one target, target_speedup such as 1.3 or target_psnr such as 30; "
-            f"{given} was given."
+            f"{given} given."
         )
     if speedup is not None and not _between(speedup, 1, math.inf):
         raise ConfigError(f"target_speedup is a number above 1; {speedup!r} was given.")

@@ -20,7 +20,8 @@ picture, and for several the best of two starts.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import math
+from typing import TYPE_CHECKING, cast
 
 import torch
 
@@ -59,14 +60,13 @@ def knapsack(times: Tensor, damage: Tensor, budget: int) -> list[int]:
         )
     best = torch.zeros(budget + 1, dtype=torch.float64)
     taken: list[Tensor] = []
-    for cell_times, cell_damage in zip(times.tolist(), damage.tolist(), strict=True):
+    for cell_times, cell_damage in zip(_whole(times), _numbers(damage), strict=True):
         options = torch.full((len(cell_times), budget + 1), torch.inf, dtype=torch.float64)
         for choice, (units, harm) in enumerate(zip(cell_times, cell_damage, strict=True)):
             if units <= budget:
                 options[choice, units:] = best[: budget + 1 - units] + harm
-        best, choices = options.min(dim=0)
-        first = (options == best).to(torch.uint8).argmax(dim=0)  # min says not which of equals
-        taken.append(torch.where(best.isinf(), choices, first))
+        taken.append(options.argmin(dim=0))  # the first of equals
+        best = options.amin(dim=0)
     left, found = budget, [0] * len(taken)
     for cell in reversed(range(len(taken))):
         found[cell] = int(taken[cell][left])
@@ -111,8 +111,10 @@ def total_damage(damage: Tensor, choices: list[int]) -> Tensor:
 def fastest(times: Tensor, damage: Tensor) -> list[int]:
     """The fastest choice of each cell; of equals the one of least damage, then the first."""
     found: list[int] = []
-    for units, harm in zip(times.tolist(), damage.mean(dim=2).tolist(), strict=True):
-        options = [(u, d, j) for j, (u, d) in enumerate(zip(units, harm, strict=True)) if d < 1e300]
+    for units, harm in zip(_whole(times), _numbers(damage.mean(dim=2)), strict=True):
+        options = [
+            (u, d, j) for j, (u, d) in enumerate(zip(units, harm, strict=True)) if d < math.inf
+        ]
         found.append(min(options)[2])
     return found
 
@@ -154,3 +156,11 @@ def _reweighted(times: Tensor, damage: Tensor, budget: int, weights: Tensor) -> 
             break
         best = again
     return best
+
+
+def _whole(values: Tensor) -> list[list[int]]:
+    return cast("list[list[int]]", values.tolist())
+
+
+def _numbers(values: Tensor) -> list[list[float]]:
+    return cast("list[list[float]]", values.tolist())
