@@ -158,12 +158,12 @@ def test_a_speed_that_is_out_of_reach_says_the_most_and_what_would_raise_it(whol
 
 
 def test_a_closeness_that_no_candidate_keeps_says_what_there_is(whole):
-    _, _, folder = whole
-    tuned, _, _ = whole
-    if tuned.predictions[-1].psnr > 58:
-        pytest.skip("this model's pictures hardly move")
-    with pytest.raises(ConfigError, match="No candidate that saves time keeps"):
-        run(folder, target_psnr=59.9)
+    folder = whole[2]
+    with pytest.raises(ConfigError) as caught:
+        run(folder, target_psnr=59.9, plateaus=1, ratios=[0.7])
+    message = str(caught.value)
+    assert "No candidate that saves time keeps pictures at 59.9 dB" in message
+    assert "ratios below 0.7" in message
 
 
 def test_a_grid_too_small_to_gain_anything_is_said(tmp_path):

@@ -138,10 +138,13 @@ def _inside(
         (inside.attention, MergeInput(*shared, both, takes_mask=True)),
         (inside.attention, MergeKeys(*shared, kv)),
     ]
-    after: list[tuple[nn.Module, object]] = [(inside.attention, UnmergeOutput(shared[0]))]
+    state, _, slot = shared
+    after: list[tuple[nn.Module, object]] = [
+        (inside.attention, UnmergeOutput(state, slot, frozenset({"attention", "kv"})))
+    ]
     if inside.mlp is not None:
         before.append((inside.mlp, MergeInput(*shared, with_mlp, takes_mask=False)))
-        after.append((inside.mlp, UnmergeOutput(shared[0])))
+        after.append((inside.mlp, UnmergeOutput(state, slot, with_mlp)))
     return before, after
 
 
