@@ -1,5 +1,6 @@
 """Steps cut into plateaus, candidates, costs from rounds, and choices as a configuration."""
 
+import math
 from itertools import pairwise
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 pytest.importorskip("diffusers")
 
 import tiny
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,12 +16,15 @@ import retom
 from retom import Config, Grid, ReToM
 from retom.errors import ConfigError
 from retom.models import layout_of
+from retom.tuning.between import dense
 from retom.tuning.candidates import candidates_of, families
+from retom.tuning.choosing import Chooser
 from retom.tuning.costs import Costs
 from retom.tuning.schedule import Cell, alone, cells_of, schedule
 from retom.tuning.settings import Settings
 from retom.tuning.steps import Plateau, Steps
 from retom.tuning.uniform import _between
+from retom.tuning.work import Work
 
 PROMPTS = [f"prompt {number}" for number in range(12)]
 GRIDS = {0: Grid(16, 16), 1: Grid(8, 8), 2: Grid(4, 4)}
@@ -219,3 +224,49 @@ class TestSettings:
         made = settings_of()
         assert made.measured.prompts == tuple(PROMPTS[:4])
         assert made.judged == tuple(PROMPTS[4:])
+
+
+class TestBetween:
+    def test_ratios_between_measured_ones_lie_on_lines(self):
+        found, _ = candidates(methods=["retom"], ratios=[0.4, 0.5], levels=(0,))
+        work = Work(settings_of(), None, STEPS, PLATEAUS, found, print)
+        costs = Costs(10.0, {0: 8.0}, {found[0].name: {0: 6.0}, found[1].name: {0: 4.0}})
+        ends = torch.tensor([0.01, 0.0]), torch.tensor([0.04, 0.0])
+        damage = {
+            (candidate.name, cell): end
+            for candidate, end in zip(found, ends, strict=True)
+            for cell in cells_of((0,), 4)
+        }
+        finer = dense(work, costs, damage)
+        names = [candidate.name for candidate in finer.work.candidates]
+        assert names == [
+            "retom · 0.4", "retom · 0.5", "retom · 0.425", "retom · 0.45", "retom · 0.475"
+        ]  # fmt: skip
+        assert finer.costs.merged["retom · 0.45"] == {0: pytest.approx(5.0)}
+        # damage as the power of the ratio that goes through both ends: log 4 / log 1.25
+        power = math.log(4) / math.log(1.25)
+        middle = finer.damage["retom · 0.45", Cell(0, 1)]
+        assert float(middle[0]) == pytest.approx(0.01 * (0.45 / 0.4) ** power, rel=1e-5)
+        assert float(middle[1]) < 1e-11
+        assert finer.work.candidates[3].method.ratio == 0.45
+
+    def test_where_all_stretches_mind_alike_the_schedule_is_a_uniform_setting(self):
+        # Convex damage, equal plateaus: spending unevenly loses.
+        found, _ = candidates(methods=["retom"], ratios=[0.25, 0.5, 0.7], levels=(0,))
+        work = Work(settings_of(tuning=2), Alike(), STEPS, PLATEAUS, found, print)
+        costs = Costs(10.0, {0: 8.0}, {c.name: {0: 8 - 8 * c.method.ratio} for c in found})
+        damage = {
+            (c.name, cell): torch.full((2,), c.method.ratio**4, dtype=torch.float64)
+            for c in found
+            for cell in cells_of((0,), 4)
+        }
+        finer = dense(work, costs, damage)
+        choice = Chooser(finer.work, finer.costs, finer.damage).at_speedup(1 / (1 - 0.8 * 0.4))
+        assert {candidate.method.ratio for candidate in choice.chosen.values()} == {0.4}
+        assert choice.config.rules == ()
+
+
+class Alike:
+    """As much of a subject as a table of two pictures asks for."""
+
+    settings = settings_of(tuning=2).measured

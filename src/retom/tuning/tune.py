@@ -18,6 +18,7 @@ from retom.evaluation.subject import Subject
 from retom.handle import handle_of
 from retom.models import find_denoiser, find_entry, layout_of
 from retom.tuning.aiming import aim, check_reachable
+from retom.tuning.between import dense
 from retom.tuning.candidates import candidates_of
 from retom.tuning.choosing import Chooser, ceiling
 from retom.tuning.costs import measure_costs
@@ -112,7 +113,8 @@ def tune(
         costs = measure_costs(work)
         most = ceiling(work, costs)
         check_reachable(work, costs, most)
-        tried = aim(work, Chooser(work, costs, measure_damage(work)))
+        finer = dense(work, costs, measure_damage(work))
+        tried = aim(work, Chooser(finer.work, finer.costs, finer.damage))
         found = tried[-1].choice.config
         assert found is not None
         baselines = uniforms(work, costs, tried[-1].speedup)
@@ -126,7 +128,7 @@ def tune(
             model=Path(model.name).name,
             content=subject.content,
             ceiling=most,
-            schedule=_steps(work, costs, tried[-1]),
+            schedule=_steps(work, finer.costs, tried[-1]),
             judged=tuple(judged),
             baselines=tuple(_baseline(one) for one in baselines),
             predictions=tuple(_prediction(one) for one in tried),
