@@ -56,6 +56,6 @@ def test_the_site_builds_without_a_warning(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     commands = (tmp_path / "html" / "commands.html").read_text(encoding="utf-8")
-    names = "generate eval check explain bench inspect grid doctor studio"
+    names = "generate eval check explain bench inspect grid doctor studio tune"
     for command in names.split():
         assert f'id="retom-{command}"' in commands

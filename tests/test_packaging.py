@@ -38,7 +38,7 @@ LAYERS = [
     {"viz"},
     {"evaluation"},
     {"benchmarking"},
-    {"diagnosis", "studio"},
+    {"diagnosis", "studio", "tuning"},
     {"cli"},
 ]
 """From the bottom up: a module imports from its own package or from layers below it."""

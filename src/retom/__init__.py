@@ -43,6 +43,7 @@ if _typing.TYPE_CHECKING:
     from retom.benchmarking.bench import bench
     from retom.diagnosis.doctor import doctor
     from retom.evaluation.checking import check
+    from retom.tuning.tune import tune
 
 __version__ = "0.1.0"
 
@@ -82,6 +83,7 @@ __all__ = [
     "handle_of",
     "methods",
     "register_block",
+    "tune",
     "unregister_block",
 ]
 
@@ -89,6 +91,7 @@ _LATER = {
     "bench": "retom.benchmarking.bench",
     "check": "retom.evaluation.checking",
     "doctor": "retom.diagnosis.doctor",
+    "tune": "retom.tuning.tune",
 }
 """Functions that are loaded when they are first named, so that importing retom stays light."""
 

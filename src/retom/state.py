@@ -60,8 +60,8 @@ class MergeState:
     """Mutable state shared by the hooks of one denoiser.
 
     A plan is made by a layer, or by the first layer of a level for its other layers too. It lasts
-    for the call of the denoiser or, with ``refresh``, until the clock says that it is time for
-    another one. A call that fails leaves nothing behind.
+    for the block, or for the call of the denoiser where a level shares it, or, with ``refresh``,
+    until the clock says that it is time for another one. A call that fails leaves nothing behind.
 
     Attributes:
         config: What to merge; replaced as a whole by ``Handle.update``.

@@ -8,7 +8,18 @@ import sys
 from typing import TYPE_CHECKING, NoReturn
 
 import retom
-from retom.cli import bench, check, doctor, evaluate, explain, generate, grid, inspect, studio
+from retom.cli import (
+    bench,
+    check,
+    doctor,
+    evaluate,
+    explain,
+    generate,
+    grid,
+    inspect,
+    studio,
+    tune,
+)
 from retom.errors import ConfigError, RetomError
 
 if TYPE_CHECKING:
@@ -90,6 +101,15 @@ def _parser() -> argparse.ArgumentParser:
             help="time methods against un-merged and against free merging",
             description="Time ways of merging on a model, interleaved in one process, against "
             "un-merged and against an oracle, merging that costs nothing.",
+        )
+    )
+    tune.set_up(
+        commands.add_parser(
+            "tune",
+            help="find a schedule for a speed or a closeness",
+            description="Find what to merge on which level and at which noise, for a speed or for "
+            "pictures as close as asked, and write a configuration. Killed and started again it "
+            "continues.",
         )
     )
     explain.set_up(

@@ -93,7 +93,7 @@ def _settings(options: argparse.Namespace, model: Model) -> Settings:
     from retom.evaluation.prompts import first_prompts, prompts_of
     from retom.evaluation.settings import Settings
 
-    prompts = prompts_of(_folder(options.model), options.prompts_file)
+    prompts = prompts_of(folder_of(options.model), options.prompts_file)
     height, width = options.size or (None, None)
     return Settings(
         prompts=first_prompts(prompts, options.prompts),
@@ -166,7 +166,7 @@ def _configs(paths: list[Path]) -> dict[str, Config]:
     return found
 
 
-def _folder(model: str | None) -> Path | None:
+def folder_of(model: str | None) -> Path | None:
     """Where the model lies; None for a model from a hub."""
     if model is None:
         bundled: Any = import_module("retom_emoji")

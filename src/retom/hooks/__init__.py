@@ -149,10 +149,13 @@ def _inside(
         (inside.attention, MergeAttention(*shared, both, not inside.linear)),
         (inside.attention, MergeKeys(*shared, kv)),
     ]
-    after: list[tuple[nn.Module, object]] = [(inside.attention, UnmergeOutput(shared[0]))]
+    state, _, slot = shared
+    after: list[tuple[nn.Module, object]] = [
+        (inside.attention, UnmergeOutput(state, slot, frozenset({"attention", "kv"})))
+    ]
     if inside.mlp is not None:
         before.append((inside.mlp, MergeMlp(*shared, with_mlp)))
-        after.append((inside.mlp, UnmergeOutput(shared[0])))
+        after.append((inside.mlp, UnmergeOutput(state, slot, with_mlp)))
     return before, after
 
 

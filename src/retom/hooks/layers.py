@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor, nn
 
 from retom.calls import Args, Kwargs, first_input, with_first_input, with_mask
@@ -105,11 +106,25 @@ class MergeMlp(SiteHook):
 
 @dataclass(slots=True, eq=False)
 class UnmergeOutput:
-    """After self-attention or an MLP: spread its K tokens back to N."""
+    """After self-attention or an MLP: spread its K tokens back to N.
+
+    Where the block needs its plan no more, it is dropped: the MLP that follows is where memory
+    peaks. With gradients it stays until the block has noted it for a second run.
+
+    Attributes:
+        state: The denoiser's.
+        slot: The site's own plan.
+        last: Scopes in which no later module of the block merges.
+    """
 
     state: MergeState
+    slot: PlanSlot
+    last: frozenset[str]
 
     def __call__(self, module: nn.Module, args: Args, output: Tensor) -> Tensor | None:
+        config = self.state.config
+        if config.refresh is None and config.scope in self.last and not torch.is_grad_enabled():
+            self.slot.forget()
         layer = self.state.in_flight
         if not isinstance(layer, MergedLayer):
             return None

@@ -164,7 +164,11 @@ class BlockBegins:
 
 @dataclass(slots=True, eq=False)
 class BlockEnds:
-    """After a block and its other hooks, also when checkpointing stops it halfway."""
+    """After a block and its other hooks, also when checkpointing stops it halfway.
+
+    A plan that nobody uses any more is dropped here: held until the end of the call, the plans of
+    all layers together would add to the peak of memory.
+    """
 
     memory: Memory
     state: MergeState
@@ -172,12 +176,15 @@ class BlockEnds:
     slot: PlanSlot
 
     def __call__(self, module: nn.Module, args: Args, output: object) -> None:
-        if torch.compiler.is_compiling():
-            return
-        memory = self.memory
-        if memory.interrupted is not None:
-            memory.interrupted.put_back(self.state, self.level, self.slot)
-            self.state.in_flight = None
-        elif memory.recording is not None:
-            memory.recording.note_plans(self.level, self.slot)
-        memory.recording = memory.interrupted = None
+        if not torch.compiler.is_compiling():
+            memory = self.memory
+            interrupted, memory.interrupted = memory.interrupted, None
+            recording, memory.recording = memory.recording, None
+            if interrupted is not None:
+                interrupted.put_back(self.state, self.level, self.slot)
+                self.state.in_flight = None
+                return
+            if recording is not None:
+                recording.note_plans(self.level, self.slot)
+        if self.state.config.refresh is None:
+            self.slot.forget()

@@ -215,7 +215,8 @@ def _watch(site: Site, state: MergeState, recording: Recording, item: int) -> li
 
     return [
         module.register_forward_pre_hook(cast("Any", before), with_kwargs=True, prepend=True),
-        module.register_forward_hook(cast("Any", after)),
+        # before the hooks that end a block, and with it its plan
+        module.register_forward_hook(cast("Any", after), prepend=True),
     ]
 
 
