@@ -30,9 +30,11 @@ def test_a_layer_as_the_library_s_own_hooks_run_it():
     tiny.call(model, arguments)
     hook.remove()
     side = int(captured["x"].shape[1] ** 0.5)
-    plan = HostCall(Config()).plan(captured["x"], Grid(side, side))
+    plan = HostCall(Config()).plan(captured["x"], Grid(side, side), apart=True)
+    asking, asked = plan.merge(captured["x"]), plan.keys.merge(captured["x"])
+    assert asked.shape[1] < asking.shape[1]
     bias = size_bias(plan, captured["x"].dtype)
-    by_hand = plan.unmerge(attention(plan.merge(captured["x"]), attention_mask=bias))
+    by_hand = plan.unmerge(attention(asking, encoder_hidden_states=asked, attention_mask=bias))
 
     with retom.applied(model, ratio=0.5):
         seen = {}

@@ -5,8 +5,9 @@ A host brings tokens and their grid, and runs its layer on what comes back. It m
 is attached to its modules::
 
     call = HostCall(config)
-    plan = call.plan(tokens, Grid(64, 64))  # around a layer: merge, run, un-merge
-    output = plan.unmerge(layer(plan.merge(tokens), mask=size_bias(plan, tokens.dtype)))
+    plan = call.plan(tokens, Grid(64, 64), apart=True)  # around a layer: merge, run, un-merge
+    asking, asked = plan.merge(tokens), plan.keys.merge(tokens)
+    output = plan.unmerge(attention(asking, asked, mask=size_bias(plan, tokens.dtype)))
     image = call.run_block(spec, arguments, block, Grid(64, 64))  # or around a whole block
 """
 
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from retom.config import SHARINGS
 from retom.errors import ConfigError
-from retom.hints import NO_HINTS
+from retom.hints import Hints
 from retom.methods.local import LOCAL_ALLOCATIONS, UNMERGES
 from retom.plan import MERGE_MODES
 from retom.span import find_span, merge_call, unmerge_output
@@ -71,24 +72,28 @@ class HostCall:
                 "own plans compare the tokens that it hands over: use score='input'."
             )
         self.config = config
-        self._shared: dict[tuple[int, Grid, int], TokenPlan] = {}
+        self._shared: dict[tuple[int, Grid, int, bool], TokenPlan] = {}
 
     def merges_on(self, level: int) -> bool:
         """Whether anything merges on a level, 0 for the largest grid."""
         method = self.config.method_at(level, None)
         return method is not None and method.ratio > 0
 
-    def plan(self, tokens: Tensor, grid: Grid, *, level: int = 0) -> TokenPlan | None:
+    def plan(
+        self, tokens: Tensor, grid: Grid, *, level: int = 0, apart: bool = False
+    ) -> TokenPlan | None:
         """The plan for a layer's tokens.
 
         Args:
             tokens: What is to merge, (B, N, C), in raster order.
             grid: Their height and width.
             level: The layer's, 0 for the largest grid.
+            apart: Whether the host merges keys and values of a self-attention by the plan's
+                ``keys``, which may be another plan than that of the queries (``kv_lean``).
 
         Returns:
             None where nothing is to remove; otherwise a plan with ``merge``, ``unmerge``, ``pick``
-            and ``log_sizes``.
+            and ``keys``.
 
         Raises:
             ShapeError: ``tokens`` are not those of ``grid``.
@@ -98,10 +103,10 @@ class HostCall:
         method = self.config.method_at(level, None)
         if method is None or method.ratio == 0 or method.num_removed(grid) == 0:
             return None
-        key = (level, grid, len(tokens))
+        key = (level, grid, len(tokens), apart)
         plan = self._shared.get(key)
         if plan is None:
-            plan = method.plan(tokens, grid, NO_HINTS)
+            plan = method.plan(tokens, grid, Hints(apart=apart))
             if self.config.share == "level":
                 self._shared[key] = plan
         return plan
@@ -156,4 +161,4 @@ def size_bias(plan: TokenPlan, dtype: torch.dtype) -> Tensor:
     Returns:
         The logarithm of each key's number of members, (B, 1, K), the same for every query.
     """
-    return plan.log_sizes.to(dtype)[:, None]
+    return plan.keys.log_sizes.to(dtype)[:, None]
