@@ -17,14 +17,14 @@ import retom
 from retom.benchmarking.bench import bench
 from retom.benchmarking.chart import speed_chart
 from retom.benchmarking.files import check_folder, write_files
-from retom.benchmarking.lineup import lineup
+from retom.benchmarking.lineup import lineup, oracle_of
 from retom.benchmarking.memory import available_bytes, peak_bytes
 from retom.benchmarking.oracle import Oracle
 from retom.benchmarking.places import places
 from retom.benchmarking.ready import ready_denoiser, ready_place
 from retom.benchmarking.settings import Settings
 from retom.benchmarking.subject import ROOM, Subject, given, part_for, subject_named
-from retom.evaluation.tokens import tokens_in_layers
+from retom.evaluation.tokens import in_all, tokens_in_layers
 from retom.explanation.one_call import one_call
 from retom.explanation.subject import Subject as About
 from retom.explanation.subject import meta_copy
@@ -75,11 +75,16 @@ def test_oracle_has_no_more_flops_than_a_method_on_the_same_tokens():
         with FlopCounterMode(display=False) as counter:
             ready.run()
         flops[name] = counter.get_total_flops()
-    oracle = flops["oracle · 0.5 · attention"]
-    assert all(oracle <= flops[name] for name in chosen)
-    assert oracle < flops["un-merged"]
-    assert all(tokens[name] == tokens["oracle · 0.5 · attention"] for name in chosen)
-    assert tokens["un-merged"] != tokens["oracle · 0.5 · attention"]
+    for name, contender in chosen.items():
+        oracle = oracle_of(contender).name
+        assert flops[oracle] <= flops[name]
+        assert flops[oracle] < flops["un-merged"]
+        assert tokens[oracle] == tokens[name] != tokens["un-merged"]
+    # what leans towards keys saves more products, and has an oracle that does the same
+    alike, leaning = "oracle · 0.5 · attention", "oracle:kv_lean=0.8 · 0.5 · attention"
+    assert oracle_of(chosen["retom · 0.5 · attention"]).name == leaning
+    assert flops[leaning] < flops[alike]
+    assert in_all(tokens[leaning]) == in_all(tokens[alike])
 
 
 def test_options_and_peers_merge_as_many_tokens_as_the_oracle():
@@ -88,13 +93,15 @@ def test_options_and_peers_merge_as_many_tokens_as_the_oracle():
     specs = ["retom:rematch=true", "retom:unmerge=similarity", "retom:score=block/keys", "tome"]
     specs += ["sito", "toma", "sdtm", "importance", "random_representative", "window_corner"]
     chosen = by_name(Settings(methods=specs))
-    counts = []
-    for contender in chosen.values():
+    counts = {}
+    for name, contender in chosen.items():
         ready = ready_denoiser(unet, inputs, contender)
         found = tokens_in_layers(ready.model, ready.run)
-        counts.append({layer: tokens[-1] for layer, tokens in found.items()})
-    assert len(counts) == 12
-    assert all(count == counts[0] for count in counts)
+        counts[name] = {layer: tokens[-1:] for layer, tokens in found.items()}
+    assert len(counts) == 13
+    for name, contender in chosen.items():
+        assert counts[name] == counts[oracle_of(contender).name]
+        assert in_all(counts[name]) == in_all(counts["oracle · 0.5 · attention"])
 
 
 @pytest.mark.parametrize("scope", ["attention", "attention+mlp", "block", "kv"])
@@ -311,7 +318,7 @@ def test_tomesd_merges_nothing_on_sdxl_at_its_defaults_and_the_table_says_so():
 def test_tomesd_is_left_out_where_it_cannot_merge_these_levels_alone():
     pytest.importorskip("tomesd")
     found, left_out = lineup(Settings(methods=["retom", "tomesd"], levels=(1,)), "attention")
-    assert [contender.method for contender in found] == ["oracle", "retom"]
+    assert [contender.method for contender in found] == ["oracle", "oracle:kv_lean=0.8", "retom"]
     assert "without a gap" in left_out["tomesd · attention"]
 
 

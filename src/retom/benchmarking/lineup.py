@@ -95,7 +95,9 @@ def lineup(settings: Settings, auto: str) -> tuple[list[Contender], dict[str, st
 
 
 def oracle_of(contender: Contender, levels: Levels = (0,)) -> Contender:
-    """Free merging of as many tokens, of as many queries and as many keys."""
+    """Free merging of as many queries and as many keys; an oracle's is itself."""
+    if is_oracle(contender.method):
+        return contender
     oracle = Oracle()
     method = getattr(contender.merging, "method", None)
     if contender.scope == "attention" and isinstance(method, (LocalMethod, ToMe)):
