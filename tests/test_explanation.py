@@ -52,7 +52,7 @@ def test_every_part_of_a_layer_by_hand():
     """Level 0: 256 tokens of 8 channels, two FLOPs a multiply-add, a GEGLU of 12 x 8²."""
     answer = explained(ratio=0.5)
     layer = next(x for x in answer.layers if x.level == 0)
-    tokens, kept, channels = 256, 128, 8
+    tokens, queries, keys, channels = 256, 179, 77, 8
     assert (layer.tokens, layer.kept, str(layer.grid), layer.merges) == (256, 128, "16x16", True)
     assert layer.flops.attention == 4 * tokens**2 * channels
     assert layer.flops.projections == 2 * 4 * tokens * channels**2
@@ -60,8 +60,8 @@ def test_every_part_of_a_layer_by_hand():
     keys_and_values = 2 * 2 * TEXT * tiny.TEXT_WIDTH * channels
     text = 2 * 2 * tokens * channels**2 + 4 * tokens * TEXT * channels
     assert layer.flops.text == text + keys_and_values
-    assert layer.flops_kept.attention == 4 * kept**2 * channels
-    assert layer.flops_kept.projections == 2 * 4 * kept * channels**2
+    assert layer.flops_kept.attention == 4 * queries * keys * channels
+    assert layer.flops_kept.projections == 2 * 2 * (queries + keys) * channels**2
     assert layer.flops_kept.mlp == layer.flops.mlp
     assert layer.flops_kept.text == layer.flops.text
     assert [(x.merges, x.kept) for x in answer.layers if x.level == 1] == [(False, 64)]

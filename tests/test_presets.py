@@ -56,7 +56,9 @@ def test_paper_is_the_form_that_the_paper_states():
 
 def test_options_go_on_top_of_a_preset():
     with retom.applied(tiny.sd15_unet(), preset="paper", ratio=0.3, scope="kv") as handle:
-        expected = ReToM(ratio=0.3, allocation="multiscale", reach=0, merge="representative")
+        expected = ReToM(
+            ratio=0.3, allocation="multiscale", reach=0, merge="representative", kv_lean=0
+        )
         others = {"refresh": (0.5,), "share": "level", "size_weighted": False}
         assert handle.config == Config(method=expected, scope="kv", **others)
 

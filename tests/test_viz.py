@@ -11,6 +11,7 @@ from PIL import Image
 
 import retom
 from retom import ConfigError, Grid, viz
+from retom.hints import Hints
 from retom.viz.shapes import Box, Dot, Line
 
 
@@ -170,9 +171,10 @@ def test_every_merging_layer_is_recorded_and_nothing_changes(scope):
     sites = [site.name for site in handle._layout.sites if site.level == 0]
     assert sorted(recording.layers) == sorted(sites)
     assert len(recording.looks) == 2 * len(sites)
+    queries, _ = handle.config.method.removed_apart(Grid(9, 7))
     for look in recording.looks:
         assert look.grid == Grid(9, 7)
-        assert look.num_kept == 63 - 31
+        assert look.num_kept == 63 - (queries if scope == "attention" else 31)
         assert look.window == (2, 2)
         assert len(look.coherence) == 20
         alone = look.group_size == 1
@@ -192,7 +194,7 @@ def test_recorded_groups_are_those_of_the_plan():
     with viz.record(handle, item=0) as recording:
         tiny.call(model, tiny.inputs())
     hook.remove()
-    plan = handle.config.method.plan(tokens[0], Grid(16, 16))
+    plan = handle.config.method.plan(tokens[0], Grid(16, 16), Hints(apart=True)).queries
     expected = plan.kept[0].gather(0, plan.slot[0])
     assert torch.equal(recording.look(site.name).joined, expected)
 
@@ -213,7 +215,7 @@ def test_a_softer_unmerge_has_groups_and_a_matrix_has_none():
     handle = retom.apply(model, ratio=0.5, unmerge="similarity")
     with viz.record(handle) as recording:
         tiny.call(model, tiny.inputs())
-    assert recording.look().num_kept == 128
+    assert recording.look().num_kept == 256 - 77
     handle.remove()
     handle = retom.apply(model, method=retom.methods.ToMA())
     with viz.record(handle), pytest.raises(ConfigError, match="by weights"):
