@@ -3,7 +3,7 @@
 The UNets have the published stages, blocks and levels at a fraction of the width, and random
 weights; what merges where depends on the structure alone. Spies count how often tomesd's matching
 really matched (r > 0), how many plans ReToM made, and on how many tokens each self-attention layer
-computed its queries. Counts, not timings: one call of the denoiser.
+computed, queries and keys averaged. Counts, not timings: one call of the denoiser.
 """
 
 from __future__ import annotations
@@ -79,10 +79,11 @@ def count(unet: nn.Module, apply: Apply, given: dict[str, Any]) -> dict[str, Any
 
 
 def tokens_in_self_attention(unet: nn.Module, call: Callable[[], object]) -> dict[str, int]:
-    """Tokens that each self-attention layer really computes on during ``call()``."""
+    """Tokens that each self-attention layer really computes on, queries and keys averaged."""
+    tokens = tokens_in_layers(unet, call)
     return {
-        name.removesuffix(".to_q"): counts[-1]
-        for name, counts in tokens_in_layers(unet, call).items()
+        name.removesuffix(".to_q"): (counts[-1] + tokens[name[:-1] + "k"][-1]) // 2
+        for name, counts in tokens.items()
         if name.endswith("attn1.to_q")
     }
 
