@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 
 
 LOCAL_ALLOCATIONS: tuple[str, ...] = (*ALLOCATIONS, "multiscale")
+NESTED = ("similarity", "coherence")
+"""Allocations whose tokens stand in one order, however many of them go."""
 Unmerge = Literal["copy", "similarity"]
 UNMERGES: tuple[str, ...] = get_args(Unmerge)
 
@@ -118,9 +120,7 @@ class LocalMethod(ABC):
         Raises:
             BudgetError: The windows of ``grid`` cannot give up that many tokens.
         """
-        partitions = self._partitions(grid)
-        most = min(self._most(windows) for windows in partitions)
-        return num_removed(self.ratio, partitions[0], most)
+        return self._budget(grid)[0]
 
     def removed_apart(self, grid: Grid) -> tuple[int, int]:
         """Queries, and keys and values, that go where they merge apart: twice R in all.
@@ -128,9 +128,7 @@ class LocalMethod(ABC):
         Raises:
             BudgetError: See :meth:`num_removed`.
         """
-        removed = self.num_removed(grid)
-        most = min(self._most(windows) for windows in self._partitions(grid))
-        return leaning(removed, most, self.kv_lean)
+        return leaning(*self._budget(grid), self.kv_lean)
 
     def check_protected(self, protected: Tensor, grid: Grid) -> None:
         """Refuse a mask that leaves too few tokens that may go.
@@ -172,9 +170,10 @@ class LocalMethod(ABC):
             BudgetError: The ratio is out of the windows' reach.
         """
         grid.check_tokens(x)
-        budget = of_keys = self.num_removed(grid)
         if hints.apart and hints.protected is None:
-            budget, of_keys = self.removed_apart(grid)
+            queries, keys = self.removed_apart(grid)
+        else:
+            queries = keys = self.num_removed(grid)
         partitions = self._partitions(grid)
         windows = partitions[hints.turn % len(partitions)]
         fine = self._candidates(x, windows, hints)
@@ -185,21 +184,24 @@ class LocalMethod(ABC):
             def assign(budget: int) -> tuple[Tensor, Tensor]:
                 return allocate_two_scales(scales, fine, coarse, budget)
         else:
-            target = windows.token_order(fine[0])
+            nearest = windows.token_order(fine[0])
 
             def assign(budget: int) -> tuple[Tensor, Tensor]:
                 allocation = cast("Allocation", self.allocation)
-                return allocate(allocation, fine[1], windows, budget), target
+                return allocate(allocation, fine[1], windows, budget), nearest
 
-        removed, joined = assign(budget)
+        of_keys, target = assign(keys)
+        # One order of the tokens serves both, where it does not depend on how many go.
+        nested = queries == keys or self.allocation in NESTED
+        removed, joined = (of_keys[:, :queries], target) if nested else assign(queries)
         if self.rematch:
             joined = most_similar_kept(x, removed, joined, grid, hints.protected)
         plan: TokenPlan = Plan.build(removed, joined, self.merge)
         if self.unmerge == "similarity":
             plan = SoftPlan.build(plan, x, grid)
-        if of_keys == budget:
+        if queries == keys:
             return plan
-        return SplitPlan.build(plan, Plan.build(*assign(of_keys), self.merge))
+        return SplitPlan.build(plan, Plan.build(of_keys, target, self.merge))
 
     @abstractmethod
     def elect(self, unit: Tensor, band: Band, eligible: Tensor | None) -> Tensor:
@@ -221,6 +223,16 @@ class LocalMethod(ABC):
         else:
             eligible = windows.valid(x.device) if windows.is_ragged else None
         return nearest_representative(x, windows, self.reach, eligible, self.elect)
+
+    def _budget(self, grid: Grid) -> tuple[int, int]:
+        """Tokens to remove, R, and tokens that can go at most.
+
+        Raises:
+            BudgetError: R is more than that.
+        """
+        partitions = self._partitions(grid)
+        most = min(self._most(windows) for windows in partitions)
+        return num_removed(self.ratio, partitions[0], most), most
 
     def _partitions(self, grid: Grid) -> tuple[Windows, ...]:
         """The partitions that take turns."""
