@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import retom
@@ -197,6 +197,7 @@ def damage(draw):
 
 
 @given(damage())
+@example(("scheduler/scheduler_config.json", "entry", b"", None, 49))  # fails in its first step
 @settings(RELAXED, max_examples=25)
 @pytest.mark.filterwarnings("ignore")
 def test_a_damaged_model_folder_draws_or_is_refused(folder, tmp_path, capsys, broken):

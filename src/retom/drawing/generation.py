@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from retom.drawing.failing import failures_of
 from retom.drawing.stopwatch import DenoiserStopwatch
 from retom.errors import ConfigError
 from retom.handle import applied
@@ -237,6 +238,9 @@ def draw_once(
         label: What ``on_step`` is told is being drawn.
         on_step: Told of every step.
         on_latents: Told the latents after every step; what it takes is no part of the times.
+
+    Raises:
+        ModelError: The pipeline fails.
     """
     aside = 0.0
 
@@ -266,7 +270,8 @@ def draw_once(
         arguments["negative_prompt"] = settings.negative_prompt
     with DenoiserStopwatch(find_denoiser(model.pipe), model.device) as stopwatch:
         began = stopwatch.now()
-        image = model.pipe(**arguments).images[0]
+        with failures_of(model.name):
+            image = model.pipe(**arguments).images[0]
         seconds = stopwatch.now() - began - aside
     return Series(image.convert("RGB"), (seconds,), (stopwatch.seconds,))
 

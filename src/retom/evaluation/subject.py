@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 import retom
+from retom.drawing.failing import failures_of
 from retom.errors import ConfigError
 from retom.evaluation.denoiser_call import DenoiserCall, catch_call
 from retom.evaluation.fingerprint import fingerprint
@@ -45,6 +46,7 @@ class Subject:
 
     def __init__(self, model: Model, settings: Settings, store: Store) -> None:
         self.pipe = model.pipe
+        self.name = model.name
         self.device = model.device
         self.store = store
         self.settings = settings
@@ -117,7 +119,8 @@ class Subject:
             last["latents"] = given["latents"]
             return given
 
-        with nullcontext() if contender is None else contender.applied(self.pipe):
+        merging = nullcontext() if contender is None else contender.applied(self.pipe)
+        with failures_of(self.name), merging:
             pictures = self.pipe(
                 prompt=[sample.prompt for sample in samples],
                 generator=[torch.Generator().manual_seed(sample.seed) for sample in samples],

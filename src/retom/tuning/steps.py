@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from retom.calls import bind, noise_level
+from retom.drawing.failing import failures_of
 from retom.errors import ConfigError
 from retom.evaluation.noise import schedule_length
 from retom.evaluation.store import key_of
@@ -109,15 +110,16 @@ def _watched(subject: Subject, sample: Sample) -> dict[str, Any]:
 
     removable = find_entry(subject.pipe).register_forward_pre_hook(note, with_kwargs=True)
     try:
-        subject.pipe(
-            prompt=sample.prompt,
-            generator=torch.Generator().manual_seed(sample.seed),
-            num_inference_steps=subject.content["steps"],
-            guidance_scale=subject.content["guidance"],
-            height=subject.height,
-            width=subject.width,
-            output_type="latent",
-        )
+        with failures_of(subject.name):
+            subject.pipe(
+                prompt=sample.prompt,
+                generator=torch.Generator().manual_seed(sample.seed),
+                num_inference_steps=subject.content["steps"],
+                guidance_scale=subject.content["guidance"],
+                height=subject.height,
+                width=subject.width,
+                output_type="latent",
+            )
     finally:
         removable.remove()
     if not all(0 <= value <= 1 for value in noise):

@@ -1,0 +1,43 @@
+"""Say in a sentence that a pipeline failed while it drew."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+
+from retom.errors import ModelError, RetomError
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+# What a pipeline with settings that do not fit each other raises, besides the builtin errors'
+# own subclasses. Anything else, such as a caller's wish to stop, passes through.
+_FAILURES = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+
+
+@contextmanager
+def failures_of(model: str) -> Generator[None]:
+    """Turn what a pipeline raises in a ``with`` block into an error that names it.
+
+    A folder can load and still not draw: a scheduler, for one, reads its settings only when the
+    first picture begins.
+
+    Args:
+        model: Name of the model, for the sentence.
+
+    Raises:
+        ModelError: The pipeline failed; the cause is chained. Errors of retom's own and those of
+            a full memory pass through.
+    """
+    try:
+        yield
+    except (RetomError, torch.OutOfMemoryError):
+        raise
+    except _FAILURES as error:
+        reason = str(error).strip().split("\n")[0].rstrip(".") or "no reason given"
+        raise ModelError(
+            f"{model} failed while it drew ({type(error).__name__}: {reason}); check the settings "
+            "in its folder, its scheduler's first."
+        ) from error
