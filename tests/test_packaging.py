@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 SOURCE = Path(retom.__file__).parent
 
 LAYERS = [
-    {"errors"},
+    {"errors", "tables"},
     {"grid", "token_plan", "hints", "clock", "checks", "shapes", "metrics"},
     {"plan", "representative", "allocation", "multiscale", "guidance", "bands"},
     {"soft_plan", "matrix_plan", "split_plan", "rematch", "candidates"},

@@ -115,17 +115,17 @@ def _nearest(
     """
     vectors = _joined([part.vector for part in halo])
     first = halo[0].band.places.start
-    table = neighbours[own.band.places]
-    similarity = dot(own.unit, own.vector[:, :, None])
-    ring = torch.zeros_like(similarity, dtype=torch.int64)
-    for column in range(1, table.shape[1]):
-        window = table[:, column]
-        candidate = dot(own.unit, vectors.index_select(1, window - first)[:, :, None])
+    columns = (neighbours[own.band.places] - first).T.contiguous()
+    found = [dot(own.unit, own.vector[:, :, None])]
+    for window in columns[1:]:
+        candidate = dot(own.unit, vectors.index_select(1, window)[:, :, None])
         if closed is not None:
-            candidate = candidate.masked_fill(closed[window][:, None], -torch.inf)
-        closer = candidate > similarity
-        similarity = torch.where(closer, candidate, similarity)
-        ring = ring.masked_fill(closer, column)
+            candidate = candidate.masked_fill(closed[window + first][:, None], -torch.inf)
+        found.append(candidate)
+    if len(found) == 1:
+        return found[0], torch.zeros_like(found[0], dtype=torch.int64)
+    # At a tie max names the first, which is the window itself before all others.
+    similarity, ring = torch.stack(found).max(dim=0)
     return similarity, ring
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, cast
 import torch
 
 from retom.errors import ConfigError, ShapeError
+from retom.tables import table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -122,10 +123,9 @@ class Windows:
 
         Slots beyond a ragged edge hold a copy of some token; mask them with :meth:`valid`.
         """
-        batch, num_tokens, channels = tokens.shape
-        item = torch.arange(batch, device=tokens.device)[:, None, None]
-        rows = self.token_index(tokens.device) + item * num_tokens
-        gathered = tokens.reshape(-1, channels).index_select(0, rows.reshape(-1))
+        batch, _, channels = tokens.shape
+        rows = self._rows(batch, tokens.device)
+        gathered = tokens.reshape(-1, channels).index_select(0, rows)
         return gathered.reshape(batch, self.count, self.area, channels)
 
     def token_order(self, values: Tensor) -> Tensor:
@@ -138,12 +138,14 @@ class Windows:
         columns = slice(self.left, self.left + self.grid.width)
         return field[:, rows, columns].reshape(batch, self.grid.num_tokens)
 
+    @table
     def token_index(self, device: torch.device) -> Tensor:
         """Token of every slot, int64 (num_windows, window_area); a neighbour's beyond the edge."""
         row, column = self._slot_positions(device)
         row = row.clamp(0, self.grid.height - 1)
         return row * self.grid.width + column.clamp(0, self.grid.width - 1)
 
+    @table
     def valid(self, device: torch.device) -> Tensor:
         """Whether a slot holds a token, bool (num_windows, window_area)."""
         row, column = self._slot_positions(device)
@@ -158,8 +160,14 @@ class Windows:
         itself.
         """
         span = range(-reach, reach + 1)
-        offsets = [(0, 0)] + [(down, right) for down in span for right in span if down or right]
-        return beside(self.rows, self.columns, offsets, device)
+        around = ((down, right) for down in span for right in span if down or right)
+        return beside(self.rows, self.columns, ((0, 0), *around), device)
+
+    @table
+    def _rows(self, batch: int, device: torch.device) -> Tensor:
+        """Row of every slot among the tokens of a batch, int64 (batch x num_windows x area,)."""
+        item = torch.arange(batch, device=device)[:, None, None]
+        return (self.token_index(device) + item * self.grid.num_tokens).reshape(-1)
 
     def _slot_positions(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """Row and column of every slot, each int64 (num_windows, window_area)."""
@@ -170,8 +178,9 @@ class Windows:
         return row, column
 
 
+@table
 def beside(
-    rows: int, columns: int, offsets: Sequence[tuple[int, int]], device: torch.device
+    rows: int, columns: int, offsets: tuple[tuple[int, int], ...], device: torch.device
 ) -> Tensor:
     """What stands at each offset from each cell of rows x columns, in raster order.
 
@@ -188,12 +197,12 @@ def beside(
     row = torch.arange(rows, device=device).repeat_interleave(columns)
     column = torch.arange(columns, device=device).repeat(rows)
     own = row * columns + column
-    table: list[Tensor] = []
+    found: list[Tensor] = []
     for down, right in offsets:
         inside = (row + down >= 0) & (row + down < rows)
         inside &= (column + right >= 0) & (column + right < columns)
-        table.append(torch.where(inside, own + down * columns + right, own))
-    return torch.stack(table, dim=1)
+        found.append(torch.where(inside, own + down * columns + right, own))
+    return torch.stack(found, dim=1)
 
 
 def check_window(window: object) -> tuple[int, int]:

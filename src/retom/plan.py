@@ -69,12 +69,13 @@ class Plan(TokenPlan):
         """
         batch, num_tokens = target.shape
         num_kept = num_tokens - removed.shape[1]
-        goes = torch.zeros_like(target).scatter(1, removed, 1)
-        # A stable sort of the flags lists the kept tokens first, in raster order, at a static size.
-        kept = torch.sort(goes, dim=1, stable=True).indices[:, :num_kept]
+        goes = torch.zeros_like(target, dtype=torch.bool).scatter(1, removed, value=True)
         token = torch.arange(num_tokens, device=target.device).expand(batch, -1)
-        own_slot = torch.cumsum(1 - goes, dim=1) - 1
-        slot = own_slot.gather(1, torch.where(goes.bool(), target, token))
+        own_slot = torch.cumsum(~goes, dim=1) - 1
+        slot = own_slot.gather(1, torch.where(goes, target, token))
+        # Each kept token goes to its place; one place more takes all that do not stay.
+        places = own_slot.masked_fill(goes, num_kept)
+        kept = target.new_empty(batch, num_kept + 1).scatter(1, places, token)[:, :num_kept]
         members = torch.sort(slot, dim=1, stable=True)
         slots = torch.arange(num_kept, device=target.device).expand(batch, -1).contiguous()
         start = torch.searchsorted(members.values, slots)
