@@ -81,7 +81,7 @@ def test_oracle_has_no_more_flops_than_a_method_on_the_same_tokens():
         assert flops[oracle] < flops["un-merged"]
         assert tokens[oracle] == tokens[name] != tokens["un-merged"]
     # what leans towards keys has an oracle that does the same
-    alike, leaning = "oracle · 0.5 · attention", "oracle:kv_lean=0.8 · 0.5 · attention"
+    alike, leaning = "oracle · 0.5 · attention", "oracle:kv_lean=0.6 · 0.5 · attention"
     assert oracle_of(chosen["retom · 0.5 · attention"]).name == leaning
     assert tokens[leaning] != tokens[alike]
     assert in_all(tokens[leaning]) == in_all(tokens[alike])
@@ -318,7 +318,7 @@ def test_tomesd_merges_nothing_on_sdxl_at_its_defaults_and_the_table_says_so():
 def test_tomesd_is_left_out_where_it_cannot_merge_these_levels_alone():
     pytest.importorskip("tomesd")
     found, left_out = lineup(Settings(methods=["retom", "tomesd"], levels=(1,)), "attention")
-    assert [contender.method for contender in found] == ["oracle", "oracle:kv_lean=0.8", "retom"]
+    assert [contender.method for contender in found] == ["oracle", "oracle:kv_lean=0.6", "retom"]
     assert "without a gap" in left_out["tomesd · attention"]
 
 

@@ -27,7 +27,7 @@ def test_one_look_is_saved(folder, tmp_path, capsys, suffix, more):
     output = tmp_path / f"look{suffix}"
     assert run("inspect", folder, output, "--list", "--layer", "0", *more) == 0
     printed = capsys.readouterr().out
-    assert "call 1 of 2: 256 tokens to 179" in printed
+    assert "call 1 of 2: 256 tokens to 166" in printed
     assert "  0  down_blocks.0" in printed
     if suffix == ".svg":
         assert ElementTree.parse(output).getroot().tag.endswith("svg")

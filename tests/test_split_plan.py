@@ -154,12 +154,12 @@ def seen(model):
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        ({}, ([179], [77])),
+        ({}, ([166], [90])),
         ({"kv_lean": 0}, ([128], [128])),
         ({"scope": "attention+mlp"}, ([128], [128])),
         ({"scope": "kv"}, ([256], [128])),
-        ({"share": "level"}, ([179], [77])),
-        ({"score": "block"}, ([179], [77])),
+        ({"share": "level"}, ([166], [90])),
+        ({"score": "block"}, ([166], [90])),
     ],
 )
 def test_what_a_unet_merges(options, expected):
@@ -175,12 +175,12 @@ def test_the_receipt_names_both_counts_and_counts_their_products():
     model = tiny.sd15_unet()
     handle = retom.apply(model)
     text = str(handle.summary())
-    assert "179 as queries, 77 as keys and values" in text
+    assert "166 as queries, 90 as keys and values" in text
     leaning = handle.summary().levels[0]
     handle.update(kv_lean=0)
     alike = handle.summary().levels[0]
     inner = model.get_submodule(f"{tiny.FIRST}.attn1").inner_dim
-    saved = 3 * 2 * 2 * (128 * 128 - 179 * 77) * inner  # QK and AV of three layers
+    saved = 3 * 2 * 2 * (128 * 128 - 166 * 90) * inner  # QK and AV of three layers
     assert alike.flops_kept - leaning.flops_kept == saved
     assert "as queries" not in str(handle.summary())
 
@@ -193,7 +193,7 @@ def test_protected_tokens_and_fused_projections_merge_queries_and_keys_alike():
     handle.protect(mask)
     assert seen(model) == ([128], [128])
     handle.protect(None)
-    assert seen(model) == ([179], [77])
+    assert seen(model) == ([166], [90])
     model.fuse_qkv_projections()
     with tiny.tokens_seen(model, "attn1.to_qkv") as fused:
         tiny.call(model, tiny.inputs())

@@ -173,7 +173,7 @@ def test_a_look_shows_layers_and_steps_of_the_same_picture(studio):
     for show in viz.MAPS:
         picture, legend = overlay.of(looked, show, layer, 2)
         assert isinstance(picture, Image.Image)
-        assert "64 tokens to 44 · 8x8 grid · step 2 of 2" in legend
+        assert "64 tokens to 41 · 8x8 grid · step 2 of 2" in legend
     assert overlay.maps_of(looked) == list(viz.MAPS)
     with pytest.raises(ConfigError, match="call 8 was asked for"):
         overlay.of(looked, "groups", layer, 9)

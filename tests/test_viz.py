@@ -215,7 +215,7 @@ def test_a_softer_unmerge_has_groups_and_a_matrix_has_none():
     handle = retom.apply(model, ratio=0.5, unmerge="similarity")
     with viz.record(handle) as recording:
         tiny.call(model, tiny.inputs())
-    assert recording.look().num_kept == 256 - 77
+    assert recording.look().num_kept == 256 - 90
     handle.remove()
     handle = retom.apply(model, method=retom.methods.ToMA())
     with viz.record(handle), pytest.raises(ConfigError, match="by weights"):

@@ -91,7 +91,7 @@ class LocalMethod(ABC):
     alternate: bool = False
     rematch: bool = False
     unmerge: Unmerge = "copy"
-    kv_lean: float = 0.8
+    kv_lean: float = 0.6
 
     def __post_init__(self) -> None:
         check_ratio(self.ratio)
