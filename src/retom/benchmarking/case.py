@@ -13,14 +13,10 @@ from retom.benchmarking.memory import peak_bytes
 from retom.benchmarking.result import Case, Row
 from retom.errors import ConfigError, RetomError
 from retom.evaluation.results import UNMERGED
-from retom.evaluation.timing import (
-    efficiency_estimate,
-    interleave,
-    ratio_estimate,
-    synchroniser,
-)
+from retom.evaluation.timing import efficiency_estimate, ratio_estimate
 from retom.evaluation.tokens import tokens_in_layers, unequal
 from retom.evaluation.tomesd import Tomesd
+from retom.rounds import interleave, synchroniser
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
