@@ -16,12 +16,16 @@ site, scope attention       MergeAttention → attention → UnmergeOutput
       score block           PlanFromBlock, before all of these but MergeBlock
 ```
 
+Trial stands before all of them, on the block or on its self-attention, and with
+``skip="unprofitable"`` decides whether they let everything pass.
+
 Where diffusers has a cache on a block, MergeInside stands inside of it, and MergeBlock rests.
 """
 
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import torch
@@ -40,6 +44,7 @@ from retom.hooks.layers import (
     UnmergeOutput,
 )
 from retom.hooks.recomputation import BlockBegins, BlockEnds, Memory
+from retom.hooks.trial import Trial
 from retom.level import PlanSlot
 
 if TYPE_CHECKING:
@@ -81,8 +86,9 @@ def attach(
     memory = Memory()
     places: list[Place] = []
     at_sites: list[Removable] = []
+    peers = {number: _Peers() for number in layout.levels}
     for site in layout.sites:
-        place, hooks = _attach_site(site, state, memory)
+        place, hooks = _attach_site(site, state, memory, peers[site.level])
         places.append(place)
         at_sites += hooks
     caches = Caches(state, tuple(places))
@@ -107,14 +113,23 @@ def attach(
     return removables
 
 
+@dataclass(slots=True, eq=False)
+class _Peers:
+    """Modules of all sites of a level; grows while hooks are attached."""
+
+    blocks: list[nn.Module] = field(default_factory=list["nn.Module"])
+    attentions: list[nn.Module] = field(default_factory=list["nn.Module"])
+
+
 def _attach_site(
-    site: Site, state: MergeState, memory: Memory
+    site: Site, state: MergeState, memory: Memory, peers: _Peers
 ) -> tuple[Place, list[RemovableHandle]]:
     level = state.levels[site.level]
     slot = level.own.setdefault(site.name, PlanSlot())
     tokens = "hidden_states" if site.spec is None else site.spec.tokens
     before: list[tuple[nn.Module, object]] = [
-        (site.block, BlockBegins(memory, state, level, slot, tokens, site.parameters))
+        *_trials(site, tokens, (state, level, slot), peers),
+        (site.block, BlockBegins(memory, state, level, slot, tokens, site.parameters)),
     ]
     after: list[tuple[nn.Module, object]] = []
     inside = None
@@ -133,6 +148,31 @@ def _attach_site(
         *(m.register_forward_hook(cast("Any", h)) for m, h in after),
         site.block.register_forward_hook(BlockEnds(memory, state, level, slot), always_call=True),
     ]
+
+
+def _trials(
+    site: Site, tokens: str, shared: tuple[MergeState, LevelState, PlanSlot], peers: _Peers
+) -> list[tuple[nn.Module, object]]:
+    """What decides before all other hooks whether a site merges: on the block and inside."""
+    of_block = Trial(
+        *shared,
+        layer=site.name,
+        tokens=tokens,
+        parameters=site.parameters,
+        axis=1 if site.spec is None else site.spec.axis,
+        whole=True,
+        can_merge=site.spec is not None,
+        peers=peers.blocks,
+    )
+    peers.blocks.append(site.block)
+    if site.inside is None:
+        return [(site.block, of_block)]
+    inside = "hidden_states"
+    peers.attentions.append(site.inside.attention)
+    of_attention = replace(
+        of_block, tokens=inside, parameters=(inside,), axis=1, whole=False, peers=peers.attentions
+    )
+    return [(site.block, of_block), (site.inside.attention, of_attention)]
 
 
 def _inside(
