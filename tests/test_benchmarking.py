@@ -417,8 +417,7 @@ def test_a_contender_that_skips_is_not_compiled():
 
 def test_a_layer_alone_does_not_tell_what_a_block_costs():
     contender = by_name(Settings(methods=["retom:skip=unprofitable,score=block"]))
-    (place,) = places(
-        subject := subject_named(tiny.sd_pipeline()), inputs_of(subject), "layer", (0,), 0
-    )
+    subject = subject_named(tiny.sd_pipeline())
+    (place,) = places(subject, inputs_of(subject), "layer", (0,), 0)
     with pytest.raises(retom.ConfigError, match="skip times the whole block; use part block"):
         ready_place(place, contender["retom:score=block,skip=unprofitable · 0.5 · attention"])

@@ -320,6 +320,25 @@ def test_a_copy_takes_decisions_along_and_decides_on_its_own_from_then_on(make):
     assert calls_of(model) == 1
 
 
+def test_a_block_that_is_copied_alone_takes_no_others_along():
+    model = working()
+    skipping(model)
+    block = model.get_submodule(tiny.FIRST)
+    size = sum(parameter.numel() for parameter in block.parameters())
+    assert len(pickle.dumps(block)) < 2 * 4 * size + 100_000 < len(pickle.dumps(model))
+
+
+def test_a_copy_knows_who_shares_its_plans():
+    """A plan for three layers pays, a plan for one would not."""
+    Work.of_a_plan = 300.0
+    twin = working()
+    skipping(twin, share="level")
+    twin = copy.deepcopy(twin)
+    tiny.call(twin, tiny.inputs())
+    assert len(retom.handle_of(twin).summary().decisions) == LAYERS
+    assert retom.handle_of(twin).summary().skipped == ()
+
+
 def test_two_denoisers_decide_apart(monkeypatch):
     one, other = working(), working()
     first, second = skipping(one), skipping(other)

@@ -28,31 +28,8 @@ RELAXED = settings(
 WORDS = st.sampled_from(
     [
         *("format", "method", "scope", "levels", "rules", "refresh", "share", "score", "noise"),
-        *(
-            "size_weighted",
-            "skip",
-            "unprofitable",
-            "name",
-            "ratio",
-            "window",
-            "allocation",
-            "reach",
-            "merge",
-            "alternate",
-        ),
-        *(
-            "skip",
-            "unprofitable",
-            "rematch",
-            "unmerge",
-            "seed",
-            "tiles",
-            "all",
-            "auto",
-            "block",
-            "kv",
-            *METHODS,
-        ),
+        *("size_weighted", "name", "ratio", "window", "allocation", "reach", "merge", "alternate"),
+        *("rematch", "unmerge", "seed", "tiles", "all", "auto", "block", "kv", "skip", *METHODS),
     ]
 )
 LEAVES = st.one_of(

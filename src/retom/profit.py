@@ -18,9 +18,10 @@ from retom.errors import ConfigError
 from retom.rounds import interleave
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     import torch
+    from torch import nn
 
     from retom.grid import Grid
     from retom.methods import Method
@@ -111,11 +112,40 @@ class Measured:
 
 
 @dataclass(slots=True, eq=False)
+class Peers:
+    """The modules that may be timed, by level.
+
+    A copy begins empty, and the denoiser's next call fills it: a block that is copied alone does
+    not take all others along.
+
+    Attributes:
+        blocks: Whole blocks.
+        attentions: The self-attention inside of each.
+    """
+
+    blocks: dict[int, list[nn.Module]] = field(default_factory=dict[int, list["nn.Module"]])
+    attentions: dict[int, list[nn.Module]] = field(default_factory=dict[int, list["nn.Module"]])
+
+    def __reduce__(self) -> tuple[type[Peers], tuple[()]]:
+        return Peers, ()
+
+    def fill(self, modules: Iterable[tuple[int, nn.Module, nn.Module | None]]) -> None:
+        """Take in level, block and self-attention of a denoiser's sites, if there are none yet."""
+        if self.blocks:
+            return
+        for level, block, attention in modules:
+            self.blocks.setdefault(level, []).append(block)
+            if attention is not None:
+                self.attentions.setdefault(level, []).append(attention)
+
+
+@dataclass(slots=True, eq=False)
 class Profit:
     """What was measured on one denoiser.
 
     Attributes:
         clock: Seconds.
+        peers: What else is on a level.
         measuring: Whether a layer is under the stopwatch, so that its calls are no part of any
             picture.
         by_kind: By what tells layers apart that may cost something else, and by shape.
@@ -124,6 +154,7 @@ class Profit:
     """
 
     clock: Callable[[], float] = time.perf_counter
+    peers: Peers = field(default_factory=Peers)
     measuring: bool = False
     by_kind: dict[tuple[object, Shape], Measured] = field(
         default_factory=dict[tuple[object, Shape], Measured]

@@ -25,7 +25,7 @@ Where diffusers has a cache on a block, MergeInside stands inside of it, and Mer
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import torch
@@ -44,7 +44,7 @@ from retom.hooks.layers import (
     UnmergeOutput,
 )
 from retom.hooks.recomputation import BlockBegins, BlockEnds, Memory
-from retom.hooks.trial import Trial
+from retom.hooks.trial import Trial, modules_of
 from retom.level import PlanSlot
 
 if TYPE_CHECKING:
@@ -86,9 +86,9 @@ def attach(
     memory = Memory()
     places: list[Place] = []
     at_sites: list[Removable] = []
-    peers = {number: _Peers() for number in layout.levels}
+    state.profit.peers.fill(modules_of(layout))
     for site in layout.sites:
-        place, hooks = _attach_site(site, state, memory, peers[site.level])
+        place, hooks = _attach_site(site, state, memory)
         places.append(place)
         at_sites += hooks
     caches = Caches(state, tuple(places))
@@ -113,22 +113,14 @@ def attach(
     return removables
 
 
-@dataclass(slots=True, eq=False)
-class _Peers:
-    """Modules of all sites of a level; grows while hooks are attached."""
-
-    blocks: list[nn.Module] = field(default_factory=list["nn.Module"])
-    attentions: list[nn.Module] = field(default_factory=list["nn.Module"])
-
-
 def _attach_site(
-    site: Site, state: MergeState, memory: Memory, peers: _Peers
+    site: Site, state: MergeState, memory: Memory
 ) -> tuple[Place, list[RemovableHandle]]:
     level = state.levels[site.level]
     slot = level.own.setdefault(site.name, PlanSlot())
     tokens = "hidden_states" if site.spec is None else site.spec.tokens
     before: list[tuple[nn.Module, object]] = [
-        *_trials(site, tokens, (state, level, slot), peers),
+        *_trials(site, tokens, (state, level, slot)),
         (site.block, BlockBegins(memory, state, level, slot, tokens, site.parameters)),
     ]
     after: list[tuple[nn.Module, object]] = []
@@ -151,7 +143,7 @@ def _attach_site(
 
 
 def _trials(
-    site: Site, tokens: str, shared: tuple[MergeState, LevelState, PlanSlot], peers: _Peers
+    site: Site, tokens: str, shared: tuple[MergeState, LevelState, PlanSlot]
 ) -> list[tuple[nn.Module, object]]:
     """What decides before all other hooks whether a site merges: on the block and inside."""
     of_block = Trial(
@@ -160,18 +152,14 @@ def _trials(
         tokens=tokens,
         parameters=site.parameters,
         axis=1 if site.spec is None else site.spec.axis,
+        number=site.level,
         whole=True,
         can_merge=site.spec is not None,
-        peers=peers.blocks,
     )
-    peers.blocks.append(site.block)
     if site.inside is None:
         return [(site.block, of_block)]
     inside = "hidden_states"
-    peers.attentions.append(site.inside.attention)
-    of_attention = replace(
-        of_block, tokens=inside, parameters=(inside,), axis=1, whole=False, peers=peers.attentions
-    )
+    of_attention = replace(of_block, tokens=inside, parameters=(inside,), axis=1, whole=False)
     return [(site.block, of_block), (site.inside.attention, of_attention)]
 
 

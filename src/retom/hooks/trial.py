@@ -24,12 +24,13 @@ from retom.refusals import UNMEASURED
 from retom.rounds import synchroniser
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable, Generator, Iterator
 
     from torch import nn
 
     from retom.config import Config
     from retom.level import LevelState, PlanSlot
+    from retom.models.layout import Layout
     from retom.state import MergeState
 
 
@@ -50,9 +51,9 @@ class Trial:
         tokens: The module's argument with the tokens.
         parameters: Names of its forward's parameters.
         axis: The dimension of its tokens along which they stand; the batch is along the other.
+        number: The level's number.
         whole: Whether the module is the block, and not the self-attention inside.
         can_merge: Whether the block as a whole can merge.
-        peers: The same modules of all sites of the level.
     """
 
     state: MergeState
@@ -62,9 +63,9 @@ class Trial:
     tokens: str
     parameters: tuple[str, ...]
     axis: int
+    number: int
     whole: bool
     can_merge: bool
-    peers: list[nn.Module]
 
     def __call__(self, module: nn.Module, args: Args, kwargs: Kwargs) -> None:
         state = self.state
@@ -168,7 +169,9 @@ class Trial:
         """
         config = self.state.config
         kind = kind_of(module)
-        alike = sum(kind_of(peer) == kind for peer in self.peers)
+        peers = self.state.profit.peers
+        others = (peers.blocks if self.whole else peers.attentions).get(self.number, [module])
+        alike = sum(kind_of(other) == kind for other in others)
         layers = alike if config.share == "level" else 1
         return layers * (config.refresh if isinstance(config.refresh, int) else 1)
 
@@ -186,6 +189,12 @@ class Trial:
             state.in_flight, self.slot.skips = in_flight, skips
             for slot, (plan, grid) in zip(slots, plans, strict=True):
                 slot.plan, slot.grid = plan, grid
+
+
+def modules_of(layout: Layout) -> Iterator[tuple[int, nn.Module, nn.Module | None]]:
+    """Level, block and self-attention of every site."""
+    for site in layout.sites:
+        yield site.level, site.block, None if site.inside is None else site.inside.attention
 
 
 def kind_of(module: nn.Module) -> object:
