@@ -182,7 +182,7 @@ def _refuse_trials(place: Place, config: Config) -> None:
     """Refuse caches on what is called to be timed: they would take each call for a step."""
     modules = tuple(place.block.modules())
     if not tries_block(config):
-        modules = place.layers["attention"]
+        modules = place.layers.get("attention", ())
     for module in modules:
         if REGISTRY in module.__dict__:
             for hook in _hooks(module).values():
