@@ -408,6 +408,26 @@ def test_gradients_are_those_of_what_was_decided(checkpointing, scope):
         assert torch.equal(found[name], expected), name
 
 
+@pytest.mark.parametrize("scope", ["attention", "block"])
+def test_blocks_that_run_again_merge_as_in_their_own_call(scope):
+    """Between a call, where merging pays, and its backward pass comes one where it does not."""
+    Work.of_a_plan = 100.0  # un-merged keys of a 16x16 grid cost 256, of an 8x8 one 64
+    model, plain, arguments = working().train(), working().train(), tiny.inputs()
+    handle = skipping(model, scope=scope)
+    retom.apply(plain, scope=scope)
+    model.enable_gradient_checkpointing()
+    loss = model(**arguments).sample.square().mean()
+    small = model(**tiny.inputs(size=(8, 8)))
+    assert {(str(d.grid), d.skipped) for d in handle.summary().decisions} == {
+        ("16x16", False),
+        ("8x8", True),
+    }
+    loss.backward()
+    del small
+    for name, gradient in gradients(plain, arguments).items():
+        assert torch.equal(model.get_parameter(name).grad, gradient), name
+
+
 def test_a_recording_sees_each_layer_once():
     model = some_pay()
     handle = skipping(model)
