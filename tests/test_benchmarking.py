@@ -15,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import retom
 from retom.benchmarking.bench import bench
+from retom.benchmarking.case import _ready
 from retom.benchmarking.chart import speed_chart
 from retom.benchmarking.files import check_folder, write_files
 from retom.benchmarking.lineup import lineup, oracle_of
@@ -23,6 +24,7 @@ from retom.benchmarking.oracle import Oracle
 from retom.benchmarking.places import places
 from retom.benchmarking.ready import ready_denoiser, ready_place
 from retom.benchmarking.settings import Settings
+from retom.benchmarking.spots import Spot
 from retom.benchmarking.subject import ROOM, Subject, given, part_for, subject_named
 from retom.evaluation.tokens import in_all, tokens_in_layers
 from retom.explanation.one_call import one_call
@@ -382,3 +384,40 @@ def test_a_merged_pipeline_is_refused():
     pipe = tiny.sd_pipeline()
     with retom.applied(pipe), pytest.raises(retom.ConfigError, match="applied to this pipeline"):
         bench(pipe)
+
+
+# ---- contenders that skip what does not pay
+
+
+@pytest.mark.parametrize("part", ["denoiser", "layer", "block"])
+def test_a_contender_that_skips_is_timed_and_says_what_it_skipped(part):
+    """On a 16x16 grid of 8 channels planning alone takes many times the layer."""
+    methods = ["retom", "retom:skip=unprofitable"]
+    result = bench(tiny.sd_pipeline(), rounds=2, methods=methods, part=part)
+    (case,) = result.cases
+    row = case.row("retom:skip=unprofitable")
+    assert len(row.seconds) == 2
+    assert (row.tokens, row.kept) == (256, 256)
+    assert row.pieces == {}
+    assert "un-merged (level 0, grid 16x16, batch 2, ratio 0.5" in row.skipped[0]
+    assert row.skipped[0] in str(result)
+    assert case.row("retom").skipped == ()
+    assert case.row("retom").kept == 128
+
+
+def test_a_contender_that_skips_is_not_compiled():
+    spot = Spot("tiny", (128, 128), retom.Grid(16, 16), lambda *_, **__: pytest.fail("made"))
+    contender = by_name(Settings(methods=["retom:skip=unprofitable"]))[
+        "retom:skip=unprofitable · 0.5 · attention"
+    ]
+    made, note = _ready(spot, contender, compiled=True)
+    assert made is None
+    assert "a compiled graph does not have" in note
+
+
+def test_a_layer_alone_does_not_tell_what_a_block_costs():
+    contender = by_name(Settings(methods=["retom:skip=unprofitable,score=block"]))
+    subject = subject_named(tiny.sd_pipeline())
+    (place,) = places(subject, inputs_of(subject), "layer", (0,), 0)
+    with pytest.raises(retom.ConfigError, match="skip times the whole block; use part block"):
+        ready_place(place, contender["retom:score=block,skip=unprofitable · 0.5 · attention"])

@@ -356,3 +356,14 @@ def test_a_reader_that_left_is_no_traceback(generate, monkeypatch, capfd):
     assert status == 141
     assert capfd.readouterr().err == ""
     assert output.exists()
+
+
+def test_layers_that_do_not_pay_are_skipped_and_told(generate, capsys):
+    """A 16x16 grid of 8 channels: both pictures are the same, and it is decided but once."""
+    assert generate("--skip", "unprofitable", "--compare", "--json")[0] == 0
+    record = json.loads(capsys.readouterr().out)
+    assert record["config"]["skip"] == "unprofitable"
+    assert "3 layers run un-merged (level 0, grid 16x16, batch 2, ratio 0.5" in record["skipped"][0]
+    assert record["comparison"]["psnr"] is None  # infinite
+    assert generate("--skip", "unprofitable")[0] == 0
+    assert "3 layers run un-merged" in capsys.readouterr().out

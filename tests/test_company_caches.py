@@ -268,3 +268,18 @@ def test_every_cache_of_diffusers_is_in_the_table_or_named_here():
     assert {name.removesuffix("Cache") for name in offered - known} == {
         name.removesuffix("Cache") for name in shown
     }
+
+
+@pytest.mark.parametrize(
+    "kind", [next(k for k in CACHES if CACHES[k].of_blocks), "PyramidAttentionBroadcast"]
+)
+def test_a_cache_and_a_stopwatch_are_refused(kind):
+    """A cache would take the calls that are timed for steps."""
+    name = CACHES[kind].denoisers[0]
+    model, handle, arguments = cached(name, kind, "after", skip="unprofitable", **options_of(kind))
+    with pytest.raises(retom.ConfigError, match="would take each call for a step"):
+        run(model, arguments)
+    assert handle.summary().decisions == ()
+    model.disable_cache()
+    tiny_call = model(**arguments, return_dict=False)[0]
+    assert tiny_call.isfinite().all()

@@ -162,3 +162,27 @@ def test_verdict_is_silent_on_a_grid_that_does_not_show():
 
 def test_speed_is_a_median_of_ratios_of_pairs():
     assert made(speed=(1.0, 5.0, 1.5), psnr=(28.0,) * 3).speedup == 1.5
+
+
+def test_what_does_not_pay_is_decided_in_the_warm_up_alone():
+    pipe = sd_pipeline()
+    layer = pipe.unet.down_blocks[0].attentions[0].transformer_blocks[0].attn1.to_q
+    seen = []
+    hook = layer.register_forward_pre_hook(lambda *_: seen.append(1))
+    pictures = []
+
+    def begin(label, *_):
+        pictures.append((label, len(seen)))
+
+    options = {"prompts": ["red"], "seeds": [0], "call": CALL, "on_picture": begin}
+    result = retom.check(pipe, skip="unprofitable", **options)
+    hook.remove()
+    assert result.kept == 1
+    assert result.config.skip == "unprofitable"
+    assert result.psnr == (100.0,)
+    assert [label for label, _ in pictures][:1] == ["warming up"]
+    by_label = {}
+    for (label, before), (_, after) in zip(pictures, [*pictures[1:], ("", len(seen))], strict=True):
+        by_label.setdefault(label, after - before)
+    assert by_label["warming up"] > 10
+    assert by_label["merged"] == by_label["un-merged"]

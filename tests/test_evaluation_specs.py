@@ -157,3 +157,8 @@ class TestSettings:
     def test_refuses(self, options, words):
         with pytest.raises(ConfigError, match=words):
             settings(**options)
+
+
+def test_a_stopwatch_decides_no_pictures_of_an_evaluation():
+    with pytest.raises(ConfigError, match="decides by a stopwatch what merges"):
+        contenders(["retom", "retom:skip=unprofitable"], settings())

@@ -29,7 +29,7 @@ WORDS = st.sampled_from(
     [
         *("format", "method", "scope", "levels", "rules", "refresh", "share", "score", "noise"),
         *("size_weighted", "name", "ratio", "window", "allocation", "reach", "merge", "alternate"),
-        *("rematch", "unmerge", "seed", "tiles", "all", "auto", "block", "kv", *METHODS),
+        *("rematch", "unmerge", "seed", "tiles", "all", "auto", "block", "kv", "skip", *METHODS),
     ]
 )
 LEAVES = st.one_of(

@@ -6,10 +6,10 @@ import torch
 from retom.errors import MetricError
 from retom.evaluation.timing import (
     efficiency_estimate,
-    interleave,
     ratio_estimate,
     resampled_rounds,
 )
+from retom.rounds import interleave
 
 
 class TestInterleave:

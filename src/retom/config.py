@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -15,11 +15,13 @@ from retom.clock import Refresh, check_refresh
 from retom.errors import ConfigError
 from retom.methods import Method, ReToM
 from retom.presets import preset_of
+from retom.profit import Skip, check_skip
 from retom.rules import (
     Levels,
     Rule,
     check_levels,
     check_method,
+    check_rules,
     method_from_dict,
     method_options,
     method_to_dict,
@@ -72,6 +74,10 @@ class Config:
             arXiv:2210.09461). Not for scope ``block``, whose text attention it does not concern.
             ``auto``: where the method gains by it and the scope has it, see
             :attr:`weighs_by_size`.
+        skip: Where merging is left off. None: nowhere. ``unprofitable``: where it does not pay.
+            Each distinct layer is timed un-merged and merged when a call first brings it tokens of
+            some shape, and merges from then on if that was clearly faster; not inside compiled
+            graphs. Names of blocks, as ``summary().skipped_sites`` gives them: there.
 
     Raises:
         ConfigError: An option is unknown or out of its range.
@@ -90,6 +96,7 @@ class Config:
     share: Sharing = "layer"
     score: Score = "input"
     size_weighted: bool | Literal["auto"] = "auto"
+    skip: Skip = None
 
     def __post_init__(self) -> None:
         check_method(self.method)
@@ -97,8 +104,9 @@ class Config:
         check_choice("share", self.share, SHARINGS)
         check_choice("score", self.score, SCORES)
         object.__setattr__(self, "levels", check_levels(self.levels))
-        object.__setattr__(self, "rules", _check_rules(self.rules))
+        object.__setattr__(self, "rules", check_rules(self.rules))
         object.__setattr__(self, "refresh", check_refresh(self.refresh))
+        object.__setattr__(self, "skip", check_skip(self.skip))
         if type(self.size_weighted) is not bool and self.size_weighted != "auto":
             raise ConfigError(
                 f"size_weighted is True, False or 'auto'; {self.size_weighted!r} was given."
@@ -205,6 +213,7 @@ class Config:
             "share": self.share,
             "score": self.score,
             "size_weighted": self.size_weighted,
+            "skip": self.skip,
         }
         # tuples become lists, as a reader of the file gets them
         return json.loads(json.dumps(data))
@@ -262,16 +271,6 @@ class Config:
         if not isinstance(data, dict):
             raise ConfigError(f"{path} holds {type(data).__name__}, not a retom configuration.")
         return Config.from_dict(cast("dict[str, Any]", data))
-
-
-def _check_rules(rules: object) -> tuple[Rule, ...]:
-    given = tuple(cast("Sequence[object]", rules)) if isinstance(rules, (tuple, list)) else None
-    if given is None or not all(isinstance(rule, Rule) for rule in given):
-        raise ConfigError(
-            "rules is a tuple of retom.Rule, for example "
-            f"(retom.Rule(method=None, noise=(0.0, 0.2)),); {rules!r} was given."
-        )
-    return cast("tuple[Rule, ...]", given)
 
 
 def _check_against_scope(config: Config) -> None:

@@ -26,8 +26,17 @@ if TYPE_CHECKING:
     from retom.state import MergeState
 
 
-def block_flops(layout: Layout, state: MergeState, level: int, kept: int) -> int | None:
+def block_flops(
+    layout: Layout, state: MergeState, level: int, kept: int, whole: frozenset[str]
+) -> int | None:
     """FLOPs of a level's blocks for one picture with so many image tokens left.
+
+    Args:
+        layout: The denoiser's sites.
+        state: Its state, with the shapes of the last call.
+        level: Which level.
+        kept: Image tokens after merging.
+        whole: Names of blocks on which all of them stay.
 
     Returns:
         None before the first call that merged, or where a block cannot run on the meta device (as
@@ -42,10 +51,11 @@ def block_flops(layout: Layout, state: MergeState, level: int, kept: int) -> int
         grid = state.seen.get(level)
         if noted is None or grid is None:
             return None
-        key = (type(site.block), _sizes(site), _signature(noted))
+        left = grid.num_tokens if site.name in whole else kept
+        key = (type(site.block), _sizes(site), _signature(noted), left)
         if key not in known:
             try:
-                known[key] = _count(site, noted, grid.num_tokens, kept, state.references)
+                known[key] = _count(site, noted, grid.num_tokens, left, state.references)
             except (RuntimeError, NotImplementedError, TypeError, ValueError):
                 return None
         total += known[key]

@@ -46,6 +46,7 @@ class Handle:
         )
         self._state.set_methods()
         self._removables: list[Removable] = attach(entry, denoiser, layout, self._state, owner=self)
+        self._state.set_skips()
 
     @property
     def config(self) -> Config:
@@ -75,6 +76,8 @@ class Handle:
     def update(self, **options: object) -> None:
         """Change options of the method or the configuration, for example ``update(ratio=0.3)``.
 
+        What was measured for ``skip="unprofitable"`` is measured again.
+
         Raises:
             ConfigError: An option is unknown or out of its range; nothing has changed then.
             AlreadyAppliedError: The handle was removed.
@@ -82,6 +85,7 @@ class Handle:
         self._require_applied()
         config = settled(self.config.with_options(**options), self._layout)
         self._state.config = config
+        self._state.set_skips()
         self.reset()
 
     def protect(self, mask: object) -> None:
@@ -161,9 +165,12 @@ class Handle:
         self._state.forget()
         self._state.read_grids = None
         self._state.calls.clear()
+        self._state.profit.forget()
 
     def summary(self) -> Summary:
         """What merges where: tokens before and after, and the share of self-attention FLOPs saved.
+
+        Layers that ``skip`` leaves un-merged are listed, each with the reason.
 
         Grids are those of the last call of the denoiser; before the first one, those of the model's
         default size.
@@ -173,7 +180,7 @@ class Handle:
             self.config,
             self._layout,
             enabled=self.enabled,
-            seen=self._state.seen,
+            state=self._state,
             counted=partial(block_flops, self._layout, self._state),
         )
 

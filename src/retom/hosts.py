@@ -66,6 +66,11 @@ class HostCall:
                 "but a host of its own shows retom one call at a time. Use a configuration without "
                 "them, and let the host choose the steps that merge."
             )
+        if config.skip is not None:
+            raise ConfigError(
+                f"skip={config.skip!r} belongs to retom's own hooks, which time the layers or know "
+                "them by name. In a host of its own use skip=None."
+            )
         if config.score != "input":
             raise ConfigError(
                 f"score={config.score!r} reads what only retom's own hooks see. In a host of its "

@@ -24,10 +24,12 @@ class PlanSlot:
     Attributes:
         plan: In use; None where one is yet to be made.
         grid: Grid that it was made for.
+        skips: Whether the layer runs un-merged, see ``Config.skip``; it outlives plans.
     """
 
     plan: TokenPlan | None = None
     grid: Grid | None = None
+    skips: bool = False
 
     def forget(self) -> None:
         """Drop the plan."""

@@ -36,6 +36,22 @@ def refuse_chunks(block: nn.Module) -> None:
         )
 
 
+UNMEASURED = (
+    "skip='unprofitable' times single layers, which a compiled graph does not have. Draw once "
+    "before compiling and name what was skipped, handle.update(skip=handle.summary()."
+    "skipped_sites), or use skip=None."
+)
+
+
+def refuse_cache_on_trial(hook: object, layer: str) -> None:
+    """For caches of diffusers on modules that ``skip="unprofitable"`` calls to time them."""
+    raise ConfigError(
+        f"skip='unprofitable' calls layers several times to time them, and {type(hook).__name__} "
+        f"in {layer} would take each call for a step. Draw once without the cache and name what "
+        "was skipped, handle.update(skip=handle.summary().skipped_sites), or use skip=None."
+    )
+
+
 _ADVICE = (
     "Keep the plans of a picture's first step with refresh=(1.0,), or call disable_cache() and use "
     "a cache of whole blocks, FirstBlockCacheConfig or MagCacheConfig."

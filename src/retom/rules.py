@@ -146,6 +146,17 @@ def check_levels(levels: object) -> Levels:
     )
 
 
+def check_rules(rules: object) -> tuple[Rule, ...]:
+    """Return ``rules`` as a tuple, or raise :class:`ConfigError` with what is allowed."""
+    given = tuple(cast("Sequence[object]", rules)) if isinstance(rules, (tuple, list)) else None
+    if given is None or not all(isinstance(rule, Rule) for rule in given):
+        raise ConfigError(
+            "rules is a tuple of retom.Rule, for example "
+            f"(retom.Rule(method=None, noise=(0.0, 0.2)),); {rules!r} was given."
+        )
+    return cast("tuple[Rule, ...]", given)
+
+
 def _check_noise(noise: object) -> tuple[float, float]:
     given = tuple(cast("Sequence[object]", noise)) if isinstance(noise, (tuple, list)) else ()
     numbers = [float(x) for x in given if isinstance(x, (int, float)) and type(x) is not bool]

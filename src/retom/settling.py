@@ -29,10 +29,22 @@ def settled(config: Config, layout: Layout) -> Config:
             "only whole blocks can run on fewer tokens. Leave scope at 'auto'."
         )
     check_levels_exist(config, layout.levels)
+    _check_names_exist(config, layout)
     for level, grid in (layout.default_grids or {}).items():
         for method in config.methods(level):
             method.num_removed(grid)
     return config
+
+
+def _check_names_exist(config: Config, layout: Layout) -> None:
+    """Raise :class:`ConfigError` if the configuration skips a block that is not there."""
+    exist = [site.name for site in layout.sites]
+    unknown = sorted(set(config.skip) - set(exist)) if isinstance(config.skip, tuple) else []
+    if unknown:
+        raise ConfigError(
+            f"skip names {', '.join(unknown)}, and this model has no such block. Its blocks are "
+            f"{', '.join(exist)}."
+        )
 
 
 def check_levels_exist(config: Config, levels: Iterable[int]) -> None:

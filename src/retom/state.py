@@ -12,6 +12,7 @@ from retom.clock import Clock
 from retom.errors import ConfigError, ShapeError
 from retom.guidance import Guidance
 from retom.hints import Hints
+from retom.profit import Profit
 from retom.protection import protected_tokens
 from retom.representative import batch_as_channels
 from retom.shapes import as_shapes, same_shapes
@@ -80,6 +81,7 @@ class MergeState:
             count a compiled graph must not depend on.
         mask: Pixels or latents to protect, bool (height, width) on the CPU; None for none.
         guidance: What the last call of the picture being drawn said, for methods that ask.
+        profit: What was measured for ``skip="unprofitable"``.
         seen: Grid of each level in the last call that merged; None before it. The keys never
             change, so that a compiled graph does not depend on whether a call came before.
     """
@@ -99,6 +101,7 @@ class MergeState:
     turn: int = 0
     mask: Tensor | None = None
     guidance: Guidance = field(default_factory=Guidance)
+    profit: Profit = field(default_factory=Profit)
     seen: dict[int, Grid | None] = field(default_factory=dict)
 
     @property
@@ -112,6 +115,14 @@ class MergeState:
         for level in self.levels.values():
             level.protected = level.protected_grid = None
         self.forget()
+
+    def set_skips(self) -> None:
+        """Leave out the sites that the configuration names; forget what was measured."""
+        self.profit.forget()
+        named = self.config.skip if isinstance(self.config.skip, tuple) else ()
+        for level in self.levels.values():
+            for name, slot in level.own.items():
+                slot.skips = name in named
 
     def set_methods(self) -> None:
         """Choose the methods of all levels for the clock's noise level."""
@@ -214,13 +225,13 @@ class MergeState:
             apart: Whether keys and values may merge otherwise than queries.
 
         Returns:
-            None where nothing is to remove.
+            None where nothing is to remove, or the layer is skipped.
 
         Raises:
             ShapeError: ``tokens`` are not the tokens of the grid that was read.
         """
         grid, method = level.source_grid, level.method
-        if method is None:
+        if method is None or own.skips:
             return None
         if grid is None or tokens.shape[1] != grid.num_tokens:
             raise ShapeError(

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
 from retom.grid import Grid
+from retom.skipping import Decision, decisions_of, skips, told
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from retom.config import Config
     from retom.methods import Method
     from retom.models.layout import AttentionSite, Layout, Site
+    from retom.state import MergeState
 
 
 LAYERS = {
@@ -42,7 +44,9 @@ class LevelSummary:
             and AV, with the MLP and the text attention's query and output where they are in scope.
             Blocks of transformers are counted whole, text tokens included, at the text length of
             the last call; None before one that merged.
-        flops_kept: The same with ``kept`` tokens.
+        flops_kept: The same with ``kept`` tokens where they merge.
+        skipped: How many of ``layers`` run un-merged because ``skip`` leaves them out. Where all
+            do, the row is that of a level that does not merge.
     """
 
     level: int
@@ -55,6 +59,7 @@ class LevelSummary:
     kept_keys: int
     flops: int | None
     flops_kept: int | None
+    skipped: int = 0
 
     @property
     def flops_saved(self) -> float | None:
@@ -76,7 +81,9 @@ class Summary:
             size.
         levels: One row a level, or one for each stretch of noise where rules tell them apart.
         shares_plan: Whether the pictures of a batch share one plan, as they share rotary tables.
-        unmerged: Names of blocks that run un-merged, and why.
+        unmerged: Names of blocks that run un-merged because retom cannot merge them, and why.
+        decisions: Layers that were timed for ``skip="unprofitable"``, and those that ``skip``
+            names, with the shapes of calls that a decision holds for.
     """
 
     denoiser: str
@@ -86,6 +93,28 @@ class Summary:
     levels: tuple[LevelSummary, ...]
     shares_plan: bool = False
     unmerged: dict[str, str] = field(default_factory=dict[str, str])
+    decisions: tuple[Decision, ...] = ()
+
+    @property
+    def skipped(self) -> tuple[Decision, ...]:
+        """Where ``skip`` leaves merging off, and why."""
+        return tuple(decision for decision in self.decisions if decision.skipped)
+
+    @property
+    def skipped_sites(self) -> tuple[str, ...]:
+        """Names of blocks that are skipped on these grids, for any batch or method.
+
+        As ``skip`` of a configuration they fix what was decided: for a file, another machine, or a
+        compiled graph, in which nothing can be timed.
+        """
+        grids = {row.level: row.grid for row in self.levels}
+        names = (d.site for d in self.skipped if d.grid in (None, grids.get(d.level)))
+        return tuple(dict.fromkeys(names))
+
+    @property
+    def told(self) -> tuple[str, ...]:
+        """What was decided for ``skip``, in sentences."""
+        return tuple(told(self.config.skip, self.decisions))
 
     @property
     def flops_saved(self) -> float | None:
@@ -115,6 +144,7 @@ class Summary:
             "flops_saved": self.flops_saved,
             "shares_plan": self.shares_plan,
             "unmerged": self.unmerged,
+            "decisions": [asdict(decision) for decision in self.decisions],
         }
 
     def __str__(self) -> str:
@@ -141,6 +171,8 @@ class Summary:
                 lines.append(
                     f"{'':>5}  {row.kept_queries} as queries, {row.kept_keys} as keys and values"
                 )
+            if 0 < row.skipped < row.layers:
+                lines.append(f"{'':>5}  {row.skipped} of the {row.layers} layers are skipped")
         if not self.levels:
             lines.append(
                 "The model's configuration names no default size: run it once, then ask again."
@@ -158,7 +190,7 @@ class Summary:
         for reason in dict.fromkeys(self.unmerged.values()):
             count = sum(reason == other for other in self.unmerged.values())
             lines.append(f"{count} blocks run un-merged: {reason}")
-        return "\n".join(lines)
+        return "\n".join([*lines, *self.told])
 
 
 def summarise(
@@ -167,42 +199,60 @@ def summarise(
     layout: Layout,
     *,
     enabled: bool,
-    seen: dict[int, Grid | None],
-    counted: Callable[[int, int], int | None],
+    state: MergeState,
+    counted: Callable[[int, int, frozenset[str]], int | None],
 ) -> Summary:
     """Put together what is known: grids seen in a call, else those of the model's default size.
 
-    ``counted`` gives the FLOPs of a level's blocks with a number of tokens left.
+    ``counted`` gives the FLOPs of a level's blocks with a number of tokens left, and all of them in
+    blocks of some names.
     """
     rows: list[LevelSummary] = []
     for level in layout.levels:
-        grid = seen.get(level) or (layout.default_grids or {}).get(level)
+        grid = state.seen.get(level) or (layout.default_grids or {}).get(level)
         if grid is None:
             continue
         sites = [site for site in layout.sites if site.level == level]
         for noise in config.plateaus():
             method = config.method_at(level, sum(noise) / 2)
             tokens = grid.num_tokens
+            whole = [s for s in sites if method and skips(state, s.name, grid, method)]
+            if len(whole) == len(sites):
+                method = None
             kept = tokens - (0 if method is None else method.num_removed(grid))
             queries, keys = _kept_apart(method, config.scope, grid)
             if all(site.inside is not None for site in sites):
                 full = _flops(sites, config.scope, tokens, tokens)
-                merged = _flops(sites, config.scope, queries, keys)
+                rest = [site for site in sites if site not in whole]
+                merged = _flops(rest, config.scope, queries, keys)
+                merged += _flops(whole, config.scope, tokens, tokens)
             else:
-                full, merged = (counted(level, count) for count in (tokens, kept))
+                names = frozenset(site.name for site in whole)
+                full, merged = (counted(level, count, names) for count in (tokens, kept))
             rows.append(
                 LevelSummary(
-                    level, grid, len(sites), noise, tokens, kept, queries, keys, full, merged
+                    level,
+                    grid,
+                    len(sites),
+                    noise,
+                    tokens,
+                    kept,
+                    queries,
+                    keys,
+                    full,
+                    merged,
+                    skipped=len(whole),
                 )
             )
     return Summary(
         denoiser,
         config,
         enabled,
-        any(seen.values()),
+        any(state.seen.values()),
         tuple(rows),
         shares_plan=layout.shares_plan,
         unmerged=layout.unmerged,
+        decisions=decisions_of(layout, state),
     )
 
 

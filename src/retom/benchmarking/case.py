@@ -4,30 +4,31 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from statistics import median
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import torch
 
 from retom.benchmarking.lineup import is_oracle, oracle_of
 from retom.benchmarking.memory import peak_bytes
 from retom.benchmarking.result import Case, Row
+from retom.config import Config
 from retom.errors import ConfigError, RetomError
 from retom.evaluation.results import UNMERGED
 from retom.evaluation.timing import (
     efficiency_estimate,
-    interleave,
     ratio_estimate,
-    synchroniser,
 )
 from retom.evaluation.tokens import tokens_in_layers, unequal
 from retom.evaluation.tomesd import Tomesd
+from retom.profit import UNPROFITABLE
+from retom.refusals import UNMEASURED
+from retom.rounds import interleave, synchroniser
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from retom.benchmarking.ready import Ready
     from retom.benchmarking.spots import Spot
-    from retom.config import Config
     from retom.evaluation.contenders import Contender
     from retom.evaluation.tokens import Tokens
     from retom.metrics.estimate import Estimate
@@ -59,7 +60,7 @@ def time_case(spot: Spot, contenders: Sequence[Contender], timing: Timing, tell:
 
     Each is run once beforehand, to count the tokens in its linear layers. Who merges nothing, or
     merges other numbers of tokens than the oracle of its ratio and scope, is not timed, and its row
-    says so; nor is who cannot merge here, or does not fit into memory.
+    says so, unless it has a ``skip``; nor is who cannot merge here, or does not fit into memory.
 
     Args:
         spot: The call.
@@ -75,7 +76,7 @@ def time_case(spot: Spot, contenders: Sequence[Contender], timing: Timing, tell:
     whole = _count(base, spot.name)
     if isinstance(whole, str):
         raise ConfigError(f"{spot.name}: {whole} Use a smaller size or another part.")
-    rows, made = _checked(spot, contenders, whole)
+    rows, made = _checked(spot, contenders, whole, compiled=timing.compiled)
     if not made:
         raise ConfigError(f"Nobody merges in {spot.name}: {rows[0].note}")
     if timing.compiled:
@@ -116,19 +117,20 @@ def time_case(spot: Spot, contenders: Sequence[Contender], timing: Timing, tell:
 
 
 def _checked(
-    spot: Spot, contenders: Sequence[Contender], whole: Tokens
+    spot: Spot, contenders: Sequence[Contender], whole: Tokens, *, compiled: bool
 ) -> tuple[list[Row], dict[str, tuple[Contender, Ready]]]:
     """A row for everybody, and by name those who merge what they should, ready to run."""
     rows: list[Row] = []
     made: dict[str, tuple[Contender, Ready]] = {}
     references: dict[str, Tokens] = {}
     for contender in contenders:
-        ready, note = _ready(spot, contender)
+        ready, note = _ready(spot, contender, compiled=compiled)
         tokens: Tokens | str = note
         if ready is not None:
             tokens = _count(ready, contender.name)
             note = tokens if isinstance(tokens, str) else _objection(contender, tokens, whole)
-        if not note and not isinstance(tokens, str):
+        skips = _skips(contender)
+        if not note and not isinstance(tokens, str) and not skips:
             oracle = oracle_of(contender).name
             others = references.setdefault(oracle, tokens)
             different = unequal(tokens, others)
@@ -141,11 +143,24 @@ def _checked(
                 )
         if not note and ready is not None:
             made[contender.name] = (contender, ready)
-        rows.append(_row(spot, contender, note))
+        row = _row(spot, contender, note)
+        if skips and ready is not None and ready.handle is not None and not note:
+            merges = not isinstance(tokens, str) and unequal(tokens, whole)
+            kept = row.kept if merges else row.tokens
+            row = replace(row, kept=kept, skipped=ready.handle.summary().told)
+        rows.append(row)
     return rows, made
 
 
-def _ready(spot: Spot, contender: Contender) -> tuple[Ready | None, str]:
+def _skips(contender: Contender) -> bool:
+    """Whether a contender leaves layers out on purpose."""
+    return isinstance(contender.merging, Config) and contender.merging.skip is not None
+
+
+def _ready(spot: Spot, contender: Contender, *, compiled: bool) -> tuple[Ready | None, str]:
+    merging = contender.merging
+    if compiled and isinstance(merging, Config) and merging.skip == UNPROFITABLE:
+        return None, UNMEASURED
     try:
         return spot.ready(contender), ""
     except RetomError as error:
@@ -167,7 +182,7 @@ def _count(ready: Ready, name: str) -> Tokens | str:
 
 
 def _objection(contender: Contender, tokens: Tokens, whole: Tokens) -> str:
-    if unequal(tokens, whole):
+    if unequal(tokens, whole) or _skips(contender):
         return ""
     if isinstance(contender.merging, Tomesd) and contender.merging.max_downsample is not None:
         return (
@@ -182,8 +197,8 @@ def _row(spot: Spot, contender: Contender, note: str) -> Row:
     removed, merging = 0, contender.merging
     if not note and isinstance(merging, Tomesd):
         removed = int(tokens * contender.ratio)
-    elif not note:
-        removed = cast("Config", merging).method.num_removed(spot.grid)
+    elif not note and isinstance(merging, Config):
+        removed = merging.method.num_removed(spot.grid)
     return Row(
         method=contender.method,
         ratio=contender.ratio,

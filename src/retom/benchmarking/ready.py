@@ -13,8 +13,9 @@ from retom.calls import first_input
 from retom.errors import ConfigError
 from retom.evaluation.timing import shared_copy
 from retom.evaluation.tomesd import Tomesd
-from retom.handle import apply
+from retom.handle import apply, handle_of
 from retom.hooks.layers import merges_apart
+from retom.hooks.trial import tries_block
 from retom.models import find_denoiser, layout_of
 from retom.models.unet import is_unet
 from retom.span import find_span
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from retom.config import Config
     from retom.drawing.loading import Model
     from retom.evaluation.contenders import Contender
+    from retom.handle import Handle
     from retom.token_plan import TokenPlan
 
     Call = Callable[[], object]
@@ -45,12 +47,14 @@ class Ready:
         model: What it runs, whose layers count tokens.
         pieces: ``plan``, ``merge`` and ``unmerge`` alone, where a single place is timed.
         sharers: How many layers share one plan.
+        handle: Of its merging, to ask what was skipped; None for un-merged and tomesd.
     """
 
     run: Call
     model: nn.Module
     pieces: dict[str, Call] = field(default_factory=dict["str", "Call"])
     sharers: int = 1
+    handle: Handle | None = None
 
 
 def ready_denoiser(
@@ -81,7 +85,7 @@ def ready_denoiser(
     def run() -> object:
         return entry(*first, **rest, return_dict=False)
 
-    return Ready(run, twin)
+    return Ready(run, twin, handle=handle_of(twin))
 
 
 def ready_picture(
@@ -108,7 +112,7 @@ def ready_picture(
     def run() -> object:
         return pipe(PROMPT, generator=torch.Generator().manual_seed(seed), **call)
 
-    return Ready(run, twin)
+    return Ready(run, twin, handle=handle_of(twin))
 
 
 def ready_place(place: Place, contender: Contender | None, *, compiled: bool = False) -> Ready:
@@ -147,6 +151,8 @@ def _ready_method(place: Place, config: Config, twin: nn.Module, module: nn.Modu
             f"Scope {config.scope} has more in it than the self-attention that part layer times; "
             "use part block."
         )
+    if place.module != place.block and config.skip is not None and tries_block(config):
+        raise ConfigError("With score='block' skip times the whole block; use part block.")
     if config.needs_timestep:
         raise ConfigError(
             "Rules by noise, refresh, alternate and importance depend on a whole call of the "
@@ -181,6 +187,8 @@ def _ready_method(place: Place, config: Config, twin: nn.Module, module: nn.Modu
         assert made is not None
         return made
 
+    if config.skip is not None:  # a layer that is skipped has no pieces
+        return Ready(_under_no_grad(run), module, handle=handle)
     times = 2 if config.scope == "attention+mlp" else 1
     pieces = _pieces(plan, tokens, times, spreads=config.scope != "kv")
     sharers = place.alike if config.share == "level" else 1

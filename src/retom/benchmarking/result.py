@@ -62,6 +62,7 @@ class Row:
     overhead: Estimate | None = None
     peak: int | None = None
     note: str = ""
+    skipped: tuple[str, ...] = ()
 
     @property
     def milliseconds(self) -> float | None:
@@ -147,11 +148,14 @@ class Bench:
         return out.getvalue()
 
     def notes(self) -> list[str]:
-        """Who was not timed, and why, in sentences."""
+        """Who was not timed, and why, and what was skipped, in sentences."""
         found = [f"{name}: not timed. {reason}" for name, reason in self.left_out.items()]
         for case in self.cases:
             found += [
                 f"{row.label}, {case.name}: not timed. {row.note}" for row in case.rows if row.note
+            ]
+            found += [
+                f"{row.label}, {case.name}: {line}" for row in case.rows for line in row.skipped
             ]
         return found
 

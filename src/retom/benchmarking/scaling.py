@@ -22,11 +22,12 @@ from retom.benchmarking.scaling_result import (
 from retom.drawing.loading import device_named, dtype_named
 from retom.evaluation.provenance import provenance
 from retom.evaluation.specs import describe
-from retom.evaluation.timing import interleave, resampled_rounds, synchroniser
+from retom.evaluation.timing import resampled_rounds
 from retom.evaluation.tomesd import TOMESD, Tomesd, tomesd_installed
 from retom.grid import Grid
 from retom.hints import NO_HINTS
 from retom.metrics.estimate import Estimate, percentiles
+from retom.rounds import interleave, synchroniser
 from retom.rules import method_options
 
 if TYPE_CHECKING:

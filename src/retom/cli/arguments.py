@@ -13,6 +13,7 @@ from retom.methods import METHODS
 from retom.methods.local import LOCAL_ALLOCATIONS
 from retom.plan import MERGE_MODES
 from retom.presets import PRESETS
+from retom.profit import UNPROFITABLE
 from retom.rules import method_to_dict
 
 if TYPE_CHECKING:
@@ -109,17 +110,8 @@ def prompt(text: str) -> str:
 
 
 _OF_CONFIG = (
-    "ratio",
-    "window",
-    "allocation",
-    "reach",
-    "merge",
-    "kv_lean",
-    "scope",
-    "levels",
-    "refresh",
-    "share",
-    "size_weighted",
+    *("ratio", "window", "allocation", "reach", "merge", "kv_lean", "scope", "levels", "refresh"),
+    *("share", "size_weighted", "skip"),
 )
 """Options of a method or configuration, by the names that both sides use."""
 
@@ -145,7 +137,7 @@ def config_of(options: argparse.Namespace) -> Config:
         kept.pop("name", None)
         config = config.with_options(method=method).with_options(**kept)
     given: dict[str, Any] = {
-        name: value for name in _OF_CONFIG if (value := getattr(options, name)) is not None
+        name: value for name in _OF_CONFIG if (value := getattr(options, name, None)) is not None
     }
     return config.with_options(**given)
 
@@ -182,8 +174,8 @@ def add_sampling(group: argparse._ArgumentGroup) -> None:
     )
 
 
-def add_merging(group: argparse._ArgumentGroup) -> None:
-    """How it merges; :func:`config_of` reads them."""
+def add_merging(group: argparse._ArgumentGroup, *, times: bool = True) -> None:
+    """How it merges; :func:`config_of` reads them. ``times``: whether layers can be timed."""
     group.add_argument(
         "--preset",
         choices=tuple(PRESETS),
@@ -226,6 +218,12 @@ def add_merging(group: argparse._ArgumentGroup) -> None:
         action=argparse.BooleanOptionalAction,
         help="let a merged token weigh in attention as much as its members did",
     )
+    if times:
+        group.add_argument(
+            "--skip",
+            choices=(UNPROFITABLE,),
+            help="time each distinct layer, and merge where it pays",
+        )
     group.add_argument(
         "--config", type=Path, metavar="FILE", help="a configuration that the options above change"
     )

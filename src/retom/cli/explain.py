@@ -50,7 +50,7 @@ def set_up(parser: argparse.ArgumentParser) -> None:
         help="FLOPs that the hardware computes while it moves a byte, default 300 (a data-centre "
         "GPU); about 10 on a CPU",
     )
-    arguments.add_merging(parser.add_argument_group("merging"))
+    arguments.add_merging(parser.add_argument_group("merging"), times=False)
     output = parser.add_argument_group("output")
     output.add_argument("--json", action="store_true", help="print every layer as JSON")
 

@@ -55,6 +55,7 @@ def record_of(
         "model": model.name,
         "config": config.to_dict(),
         "levels": summary.to_dict()["levels"] if summary.seen else [],
+        "skipped": list(summary.told),
         "merged": _times(result.merged),
         "comparison": _comparison(result),
         "environment": {
@@ -120,6 +121,8 @@ def print_result(record: Record) -> None:
         runs = len(record["merged"]["runs"]["seconds"])
         timed = "one timed pair" if runs == 1 else f"medians of {runs} interleaved pairs"
         console.print(Text(f"\n{closeness} · {timed}"))
+    for line in record["skipped"]:
+        console.print(Text(line))
     console.print(Text(f"Saved to {record['output']}"))
 
 

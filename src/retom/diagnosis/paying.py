@@ -13,9 +13,10 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from retom.benchmarking.oracle import Oracle
 from retom.config import Config
-from retom.evaluation.timing import interleave, ratio_estimate, synchroniser
+from retom.evaluation.timing import ratio_estimate
 from retom.grid import Grid
 from retom.hosts import HostCall, size_bias
+from retom.rounds import interleave, synchroniser
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -16,6 +16,7 @@ from retom.errors import ConfigError
 from retom.handle import applied
 from retom.metrics import psnr, ssim
 from retom.models import find_denoiser
+from retom.profit import UNPROFITABLE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -202,9 +203,14 @@ def compare(
         RetomError: The model cannot merge, or not as ``config`` says; before the first step.
     """
     short = replace(settings, steps=min(_WARM_UP_STEPS, settings.steps))
+    if config.skip == UNPROFITABLE and len(config.plateaus()) > 1:
+        short = settings  # each stretch of noise merges its own way and is timed when it comes
     with applied(model.pipe, config) as handle:  # first of all: it checks the ratio at this size
         draw_once(model, short, "warming up", on_step)
         summary = handle.summary()
+    if config.skip == UNPROFITABLE:
+        # Each pair applies merging anew; it shall not be decided anew, nor timed in what is timed.
+        config = config.with_options(skip=summary.skipped_sites)
     draw_once(model, short, "warming up", on_step)
 
     merged: list[Series] = []

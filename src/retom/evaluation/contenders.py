@@ -12,6 +12,7 @@ from retom.errors import ConfigError
 from retom.evaluation.specs import describe, expand
 from retom.evaluation.tomesd import TOMESD, Tomesd, tomesd_installed
 from retom.handle import applied
+from retom.profit import UNPROFITABLE
 from retom.rules import method_options
 
 if TYPE_CHECKING:
@@ -162,6 +163,13 @@ def contenders(
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ConfigError(f"A contender is named once; {', '.join(twice)} is named twice.")
+    timed = next((c.name for c in found if getattr(c.merging, "skip", None) == UNPROFITABLE), None)
+    if timed is not None:
+        raise ConfigError(
+            f"{timed} decides by a stopwatch what merges, and an evaluation must give the same "
+            "pictures when it is run again. Take a configuration whose skip names what was "
+            "skipped, handle.summary().skipped_sites, or compare speed with retom bench."
+        )
     draws = any(isinstance(c.merging, Tomesd) and c.merging.use_rand for c in found)
     if draws and len(settings.prompts) % 2:
         raise ConfigError(

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import retom
 from retom.evaluation.store import key_of
-from retom.evaluation.timing import interleave, shared_copy, synchroniser
+from retom.evaluation.timing import shared_copy
 from retom.evaluation.tokens import check_equal, in_all, unequal
 from retom.metrics import relative_error
 from retom.models import find_denoiser
+from retom.rounds import interleave, synchroniser
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -13,6 +13,7 @@ from retom.drawing.stopwatch import DenoiserStopwatch
 from retom.errors import ConfigError
 from retom.handle import applied, handle_of
 from retom.models import find_denoiser, find_entry
+from retom.profit import UNPROFITABLE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -91,6 +92,7 @@ class MergingSwitch:
 
     def __init__(self, pipe: object, config: Config, handle: Handle | None) -> None:
         self.config = config
+        self._decided = config
         self._pipe = pipe
         self._handle = handle
 
@@ -99,8 +101,11 @@ class MergingSwitch:
         """Merge inside a ``with`` block."""
         handle = self._handle
         if handle is None:
-            with applied(self._pipe, self.config):
+            with applied(self._pipe, self._decided) as applied_handle:
                 yield
+                if self._decided.skip == UNPROFITABLE:  # once, not once a picture
+                    skip = applied_handle.summary().skipped_sites
+                    self._decided = self.config.with_options(skip=skip)
             return
         handle.enabled = True
         try:

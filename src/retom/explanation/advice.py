@@ -29,6 +29,8 @@ def advise(explanation: Explanation) -> Explanation:
     if explanation.unsupported:
         return explanation
     sentences = [*_of_layers(explanation), *_of_the_whole(explanation)]
+    if explanation.config.skip is not None:
+        sentences.append("Nothing runs here: layers that skip leaves out are counted as merging.")
     return replace(explanation, advice=tuple(sentences))
 
 

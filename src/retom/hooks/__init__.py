@@ -16,12 +16,16 @@ site, scope attention       MergeAttention → attention → UnmergeOutput
       score block           PlanFromBlock, before all of these but MergeBlock
 ```
 
+Trial stands before all of them, on the block or on its self-attention, and with
+``skip="unprofitable"`` decides whether they let everything pass.
+
 Where diffusers has a cache on a block, MergeInside stands inside of it, and MergeBlock rests.
 """
 
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import torch
@@ -40,6 +44,7 @@ from retom.hooks.layers import (
     UnmergeOutput,
 )
 from retom.hooks.recomputation import BlockBegins, BlockEnds, Memory
+from retom.hooks.trial import Trial, modules_of
 from retom.level import PlanSlot
 
 if TYPE_CHECKING:
@@ -81,6 +86,7 @@ def attach(
     memory = Memory()
     places: list[Place] = []
     at_sites: list[Removable] = []
+    state.profit.peers.fill(modules_of(layout))
     for site in layout.sites:
         place, hooks = _attach_site(site, state, memory)
         places.append(place)
@@ -114,7 +120,8 @@ def _attach_site(
     slot = level.own.setdefault(site.name, PlanSlot())
     tokens = "hidden_states" if site.spec is None else site.spec.tokens
     before: list[tuple[nn.Module, object]] = [
-        (site.block, BlockBegins(memory, state, level, slot, tokens, site.parameters))
+        *_trials(site, tokens, (state, level, slot)),
+        (site.block, BlockBegins(memory, state, level, slot, tokens, site.parameters)),
     ]
     after: list[tuple[nn.Module, object]] = []
     inside = None
@@ -133,6 +140,27 @@ def _attach_site(
         *(m.register_forward_hook(cast("Any", h)) for m, h in after),
         site.block.register_forward_hook(BlockEnds(memory, state, level, slot), always_call=True),
     ]
+
+
+def _trials(
+    site: Site, tokens: str, shared: tuple[MergeState, LevelState, PlanSlot]
+) -> list[tuple[nn.Module, object]]:
+    """What decides before all other hooks whether a site merges: on the block and inside."""
+    of_block = Trial(
+        *shared,
+        layer=site.name,
+        tokens=tokens,
+        parameters=site.parameters,
+        axis=1 if site.spec is None else site.spec.axis,
+        number=site.level,
+        whole=True,
+        can_merge=site.spec is not None,
+    )
+    if site.inside is None:
+        return [(site.block, of_block)]
+    inside = "hidden_states"
+    of_attention = replace(of_block, tokens=inside, parameters=(inside,), axis=1, whole=False)
+    return [(site.block, of_block), (site.inside.attention, of_attention)]
 
 
 def _inside(

@@ -50,15 +50,21 @@ class MergeBlock:
         if not merges or grid is None or state.config.scope != "block":
             return None
         call = (args, kwargs)
+        if self.slot.skips:
+            self._note(call)
+            return None
         span = find_span(self.spec, self.parameters, call, grid.num_tokens, state.references)
         plan = state.plan_for(self.level, self.slot, span.image)
         if plan is None:
             return None
-        if not torch.compiler.is_compiling():
-            state.note_call(self.layer, call)
+        self._note(call)
         call, merged = merge_call(self.spec, self.parameters, call, span, plan)
         state.in_flight = MergedBlock(plan, span, merged)
         return call
+
+    def _note(self, call: tuple[Args, Kwargs]) -> None:
+        if not torch.compiler.is_compiling():
+            self.state.note_call(self.layer, call)
 
 
 @dataclass(slots=True, eq=False)

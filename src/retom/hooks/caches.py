@@ -17,7 +17,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from retom.errors import ConfigError
-from retom.refusals import refuse_hook_on_layer
+from retom.hooks.trial import tries_block
+from retom.profit import UNPROFITABLE
+from retom.refusals import refuse_cache_on_trial, refuse_hook_on_layer
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -155,6 +157,8 @@ class Caches:
                 continue
             if place.inside is not None and REGISTRY in place.block.__dict__:
                 _settle(place, place.inside)
+            if config.skip == UNPROFITABLE:
+                _refuse_trials(place, config)
             for layer in place.layers.get(config.scope, ()):
                 if REGISTRY in layer.__dict__:
                     gives_all = config.scope == "kv" and layer is place.whole
@@ -172,6 +176,18 @@ class Caches:
         for place in self.places:
             if place.inside is not None and REGISTRY in place.block.__dict__:
                 _leave(place.block, place.inside)
+
+
+def _refuse_trials(place: Place, config: Config) -> None:
+    """Refuse caches on what is called to be timed: they would take each call for a step."""
+    modules = tuple(place.block.modules())
+    if not tries_block(config):
+        modules = place.layers.get("attention", ())
+    for module in modules:
+        if REGISTRY in module.__dict__:
+            for hook in _hooks(module).values():
+                if is_cache(hook):
+                    refuse_cache_on_trial(hook, place.name)
 
 
 def _hooks(module: nn.Module) -> dict[str, object]:

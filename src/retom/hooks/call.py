@@ -12,6 +12,7 @@ from retom.calls import Args, Kwargs, bind, first_input
 from retom.errors import ConfigError, ShapeError
 from retom.grid import Grid
 from retom.hooks.entry import UNSEEN_GRID
+from retom.hooks.trial import modules_of
 
 if TYPE_CHECKING:
     from retom.hooks.caches import Caches
@@ -33,6 +34,7 @@ class DenoiserBegins:
         state, layout = self.state, self.layout
         if not torch.compiler.is_compiling():
             self.caches.look()
+            state.profit.peers.fill(modules_of(layout))
         if not state.enabled:
             state.begin({})
             return

@@ -10,6 +10,8 @@ import torch
 from retom.calls import Args, Kwargs, bind, noise_level
 from retom.errors import ConfigError
 from retom.hooks.recomputation import refuse_second_run
+from retom.profit import UNPROFITABLE
+from retom.refusals import UNMEASURED
 
 if TYPE_CHECKING:
     from torch import nn
@@ -38,6 +40,9 @@ class CallComes:
         state, layout = self.state, self.layout
         if self.caches is not None and not torch.compiler.is_compiling():
             self.caches.look()
+        measures = state.enabled and state.config.skip == UNPROFITABLE
+        if measures and (self.caches is not None or torch.compiler.is_compiling()):
+            raise ConfigError(UNMEASURED)
         reads = layout.reads_values is not None and state.fixed_grid is None
         if not (state.enabled and (state.needs_preparation or reads)):
             return

@@ -58,6 +58,7 @@ class Setting:
         source_grid: Grid of its tokens.
         plans: What stands in its own slot and in the level's shared one: plan and grid.
         references: Tokens of reference pictures that follow those of the picture.
+        skips: Whether the block's site is skipped.
     """
 
     config: Config
@@ -66,6 +67,7 @@ class Setting:
     source_grid: Grid | None
     plans: tuple[tuple[TokenPlan | None, Grid | None], ...]
     references: int
+    skips: bool
 
     @staticmethod
     def of(state: MergeState, level: LevelState, slot: PlanSlot) -> Setting:
@@ -77,16 +79,19 @@ class Setting:
             source_grid=level.source_grid,
             plans=_plans(level, slot),
             references=state.references,
+            skips=slot.skips,
         )
 
     def note_plans(self, level: LevelState, slot: PlanSlot) -> None:
         """Keep the plans that the block has used, whatever becomes of them after it."""
         self.plans = _plans(level, slot)
+        self.skips = slot.skips  # a layer inside may have been timed since
 
     def put_back(self, state: MergeState, level: LevelState, slot: PlanSlot) -> None:
         """Bring it into force again."""
         state.running, state.references = self.running, self.references
         level.method, level.source_grid = self.method, self.source_grid
+        slot.skips = self.skips
         for held, (plan, grid) in zip((slot, level.shared), self.plans, strict=True):
             held.plan, held.grid = plan, grid
 

@@ -17,9 +17,10 @@ import torch
 
 from retom.evaluation.screening import Calls
 from retom.evaluation.store import key_of
-from retom.evaluation.timing import interleave, shared_copy, synchroniser
+from retom.evaluation.timing import shared_copy
 from retom.handle import apply
 from retom.models import find_denoiser, layout_of
+from retom.rounds import interleave, synchroniser
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -189,6 +189,8 @@ def _watch(site: Site, state: MergeState, recording: Recording, item: int) -> li
     module = site.block if block else cast("Any", site.inside).attention
 
     def before(_module: nn.Module, args: Args, kwargs: Kwargs) -> None:
+        if state.profit.measuring:
+            return  # a call under the stopwatch, and no part of the picture
         held.clear()
         grid = level.source_grid
         if not state.running or level.method is None or grid is None:
@@ -203,9 +205,12 @@ def _watch(site: Site, state: MergeState, recording: Recording, item: int) -> li
             held.append(first_input(args, kwargs, "hidden_states"))
 
     def after(_module: nn.Module, _args: Args, _output: object) -> None:
+        if state.profit.measuring:
+            return
         slot = level.shared if state.config.share == "level" else level.own[site.name]
         plan = slot.plan
-        if held and plan is not None and level.method is not None:
+        skips = level.own[site.name].skips
+        if held and plan is not None and not skips and level.method is not None:
             grid = cast("Grid", level.source_grid)
             call = recording.calls - 1
             recording.looks.append(
