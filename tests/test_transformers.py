@@ -59,26 +59,7 @@ def test_blocks_of_pixart_and_dit_merge_in_every_scope(name, scope):
 
 
 def test_sana_merges_around_its_linear_attention_alone():
-    torch.manual_seed(0)
-    from diffusers import SanaTransformer2DModel
-
-    model = SanaTransformer2DModel(
-        in_channels=4,
-        out_channels=4,
-        num_attention_heads=2,
-        attention_head_dim=8,
-        num_layers=2,
-        num_cross_attention_heads=2,
-        cross_attention_head_dim=8,
-        cross_attention_dim=16,
-        caption_channels=tiny.WIDTH,
-        sample_size=16,
-    ).eval()
-    arguments = {
-        "hidden_states": tiny.draw(2, 4, 8, 6),
-        "encoder_hidden_states": tiny.text(2),
-        "timestep": tiny.steps(2, 500),
-    }
+    model, arguments = tiny.sana(), tiny.sana_call(8, 6, 2)
     plain = run(model, arguments)
     with pytest.raises(retom.ConfigError, match="merges in scope attention; scope='block'"):
         retom.apply(model, scope="block")

@@ -307,6 +307,30 @@ def _kandinsky5(h, w, b):
 FAMILIES["kandinsky5"] = Family(kandinsky5, _kandinsky5, 2)
 
 
+def sana():
+    return _model(
+        "SanaTransformer2DModel",
+        in_channels=4,
+        out_channels=4,
+        num_attention_heads=2,
+        attention_head_dim=8,
+        num_layers=2,
+        num_cross_attention_heads=2,
+        cross_attention_head_dim=8,
+        cross_attention_dim=16,
+        caption_channels=WIDTH,
+        sample_size=16,
+    )
+
+
+def sana_call(h, w, b):
+    return {
+        "hidden_states": draw(b, 4, h, w),
+        "encoder_hidden_states": text(b),
+        "timestep": steps(b, 500),
+    }
+
+
 # ---- image and text side by side
 
 

@@ -17,6 +17,8 @@ class DenoiserSpec:
         timestep: How it is told the noise level.
         packed: The argument whose tokens are those of the picture and then those of its references;
             None where there are no references.
+        picture: The argument with the picture that is drawn, where neither ``grid`` nor ``packed``
+            reads it.
         without: First parts of the names of modules whose blocks hold no image tokens.
         family: What people call it, for the documents.
     """
@@ -24,5 +26,6 @@ class DenoiserSpec:
     grid: GridRule = field(default_factory=FeatureMap)
     timestep: Timestep = field(default_factory=Timestep)
     packed: str | None = None
+    picture: str | None = None
     without: tuple[str, ...] = ()
     family: str = ""

@@ -77,7 +77,7 @@ def transformer_layout(denoiser: nn.Module, spec: DenoiserSpec) -> Layout:
     return Layout(
         sites=tuple(sites),
         parameters=forward_parameters(denoiser),
-        picture=spec.packed or spec.grid.argument,
+        picture=spec.picture or spec.packed or spec.grid.argument,
         grids=partial(_grids, rule=spec.grid, config=config),
         grids_of_size=of_size,
         default_grids=_default_grids(of_size, config),

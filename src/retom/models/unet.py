@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-DENOISERS = {"UNet2DConditionModel", "ControlNetModel"}
+DENOISERS = {"UNet2DConditionModel", "ControlNetModel", "ControlNetUnionModel"}
 GRID_SOURCE = "Transformer2DModel"
 BLOCK = "BasicTransformerBlock"
 

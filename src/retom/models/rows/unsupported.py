@@ -8,7 +8,12 @@ from __future__ import annotations
 _VIDEO = "It draws videos, and retom merges on the grid of a picture."
 _SOUND = "It makes sound, and retom merges on the grid of a picture."
 _TEXT = "It works on text tokens, which never merge."
-_ADDED = "It is a part of a ControlNet or an adapter, which runs un-merged beside the denoiser."
+_ADDED = (
+    "It is a part of a ControlNet that stacks what its blocks give instead of passing it on, and "
+    "runs un-merged beside the denoiser."
+)
+_ENCODER = "It works on one token for each condition of a ControlNet, not on the image."
+_SEVERAL = "It holds several ControlNets: apply retom to each of its nets."
 _PLAIN = "It has no attention on tokens."
 _OTHER_ORDER = "Its image tokens stand where an indicator says, not in one stretch."
 
@@ -37,7 +42,8 @@ _REASONS: dict[str, str] = {
         "HunyuanVideoIndividualTokenRefinerBlock Kandinsky5TransformerEncoderBlock "
         "Kandinsky6TransformerEncoderBlock Krea2TextFusionBlock MiniMaxH3TokenRefinerBlock"
     ),
-    _ADDED: "ResidualAttentionBlock SD3SingleTransformerBlock ZImageControlTransformerBlock",
+    _ADDED: "ZImageControlTransformerBlock",
+    _ENCODER: "ResidualAttentionBlock",
     _PLAIN: (
         "AuraFlowPreFinalBlock AutoencoderTinyBlock ConvNextBlock Kandinsky3DownSampleBlock "
         "Kandinsky3ResNetBlock Kandinsky3UpSampleBlock SDCascadeResBlock SDCascadeTimestepBlock"
@@ -71,5 +77,22 @@ UNSUPPORTED_DENOISERS: dict[str, str] = {
     "Kandinsky3UNet": "Its attention works on feature maps, with text among the keys.",
     "StableCascadeUNet": "Its attention works on feature maps, with text among the keys.",
     "PriorTransformer": "It denoises an embedding; there are no image tokens.",
+    "ZImageControlNetModel": _ADDED,
+    **dict.fromkeys(
+        (
+            "MultiControlNetModel",
+            "MultiControlNetUnionModel",
+            "SD3MultiControlNetModel",
+            "FluxMultiControlNetModel",
+            "QwenImageMultiControlNetModel",
+            "HunyuanDiT2DMultiControlNetModel",
+        ),
+        _SEVERAL,
+    ),
+    "UNetControlNetXSModel": "A UNet and its ControlNet run in each other's stages, level by "
+    "level, and no place in them has been proved. Use a ControlNet beside the UNet.",
+    "ControlNetXSAdapter": "It runs as a part of UNetControlNetXSModel alone.",
+    "SparseControlNetModel": _VIDEO,
+    "CosmosControlNetModel": _VIDEO,
 }
 """Denoisers that cannot merge although a block inside them might seem to."""
