@@ -67,6 +67,12 @@ INCOMPLETE = [
     ("ernie", "ErnieImageSharedAdaLNBlock", {"masks": ()}),
     ("omnigen", "OmniGenBlock", {"masks": ()}),
     ("hunyuan-dit", "HunyuanDiTBlock", {"unmerged_if": None}),
+    ("ideogram4", "Ideogram4TransformerBlock", {"rotary": ()}),
+    ("bria fibo 2", "BriaFibo2TransformerBlock", {"per_token": ()}),
+    ("bria fibo 2 edit", "BriaFibo2TransformerBlock", {"at": "first"}),
+    ("qwen 2.1", "QwenImage21TransformerBlock", {"per_token": ()}),
+    ("joyimage", "JoyImageTransformerBlock", {"rotary": ()}),
+    ("joyimage plus", "JoyImageEditPlusTransformerBlock", {"masks": ()}),
 ]
 
 

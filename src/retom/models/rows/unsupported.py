@@ -15,7 +15,6 @@ _ADDED = (
 _ENCODER = "It works on one token for each condition of a ControlNet, not on the image."
 _SEVERAL = "It holds several ControlNets: apply retom to each of its nets."
 _PLAIN = "It has no attention on tokens."
-_OTHER_ORDER = "Its image tokens stand where an indicator says, not in one stretch."
 
 _REASONS: dict[str, str] = {
     _VIDEO: (
@@ -48,15 +47,9 @@ _REASONS: dict[str, str] = {
         "AuraFlowPreFinalBlock AutoencoderTinyBlock ConvNextBlock Kandinsky3DownSampleBlock "
         "Kandinsky3ResNetBlock Kandinsky3UpSampleBlock SDCascadeResBlock SDCascadeTimestepBlock"
     ),
-    _OTHER_ORDER: "Ideogram4TransformerBlock QwenImage21TransformerBlock",
     "It is inside HiDreamBlock, whose row covers it.": (
         "HiDreamImageSingleTransformerBlock HiDreamImageTransformerBlock"
     ),
-    "Its pictures for editing enter as frames; no row has been proved for it.": (
-        "JoyImageEditPlusTransformerBlock JoyImageTransformerBlock"
-    ),
-    "No row has been proved for it: a number of summary tokens that depends on the prompt stands "
-    "beside the image.": "BriaFibo2TransformerBlock",
     "Its MLP mixes neighbouring tokens by convolution, so that whole blocks cannot merge; scope "
     "attention merges around its linear self-attention.": "SanaTransformerBlock",
     "Its attention works on feature maps (B, C, height, width), with text among the keys; retom "
@@ -72,7 +65,7 @@ UNSUPPORTED_BLOCKS: dict[str, str] = {
 """Block classes that no row speaks of, with the reason."""
 
 UNSUPPORTED_DENOISERS: dict[str, str] = {
-    "DreamLiteTransformer2DModel": "No row has been proved for its blocks.",
+    "DreamLiteTransformer2DModel": "It is a stage of DreamLiteUNetModel, which merges.",
     "UVit2DModel": "It predicts tokens of a codebook, not noise.",
     "Kandinsky3UNet": "Its attention works on feature maps, with text among the keys.",
     "StableCascadeUNet": "Its attention works on feature maps, with text among the keys.",
