@@ -185,6 +185,37 @@ def test_the_size_from_which_a_layer_pays_is_where_both_sides_are_equal():
     assert not explained(balance=balance, height=size - 64, width=size - 64).layers[0].pays
 
 
+def test_a_layer_that_does_not_pay_names_the_scope_that_would():
+    """Hardware between what a scope for attention alone needs and what whole blocks need."""
+    ratios = {}
+    for scope in ("kv", "block"):
+        first = explained(scope=scope).layers[0]
+        ratios[scope] = (first.flops.total - first.flops_merged.total) / first.moved_bytes
+    assert ratios["kv"] < ratios["block"]
+    balance = (ratios["kv"] + ratios["block"]) / 2
+    answer = explained(scope="kv", balance=balance)
+    first = answer.layers[0]
+    assert first.pays is False
+    assert "block" in first.pays_in
+    assert "kv" not in first.pays_in
+    advised = next(s for s in answer.advice if s.startswith("Level 0"))
+    assert f"It would pay in scope {' or '.join(first.pays_in)}." in advised
+    assert f"Hardware of {int(ratios['kv'])} FLOPs a byte or fewer gains as it is." in advised
+    assert explained(scope="block", balance=balance).layers[0].pays
+
+
+def test_where_nothing_else_merges_pictures_are_better_un_merged():
+    model = tiny_flux()
+    answer = retom.explain(model, height=256, width=256, text_tokens=TEXT, balance=1e9)
+    (advised,) = (s for s in answer.advice if s.startswith("Level 0"))
+    assert "draw pictures of this size un-merged on such hardware" in advised
+    assert "levels=" not in advised
+    assert "No other scope" not in advised
+    both = explained(balance=1e9, levels="all").advice
+    assert sum("Leave it out with levels=." in sentence for sentence in both) == 2
+    assert sum("No other scope would pay." in sentence for sentence in both) == 2
+
+
 def test_a_low_ceiling_names_what_reaches_more():
     answer = explained(scope="kv", ratio=0.1)
     assert answer.ceiling("kv").speedup < 1.1
