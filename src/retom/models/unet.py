@@ -95,7 +95,8 @@ def _blocks(unet: nn.Module) -> Iterator[_Block]:
     for stage_name, stage, depth in stages:
         for source_name, source in _named(stage, stage_name, GRID_SOURCES):
             for name, module in _named(source, source_name, BLOCKS):
-                if module.attn1 is not None and not module.only_cross_attention:
+                has_attention = cast("object", module.attn1) is not None
+                if has_attention and not module.only_cross_attention:
                     yield _Block(name, module, source, depth)
 
 
