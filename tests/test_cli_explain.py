@@ -39,6 +39,7 @@ LAYER_KEYS = {
     "flops_merged",
     "moved_bytes",
     "pays",
+    "pays_in",
     "saved",
 }
 

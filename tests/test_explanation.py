@@ -6,7 +6,9 @@ import json
 import pytest
 import tiny
 import torch
-from diffusers import FluxTransformer2DModel, SanaControlNetModel
+from diffusers import FluxTransformer2DModel, PriorTransformer
+from tiny_transformers import FAMILIES
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 import retom
@@ -183,6 +185,37 @@ def test_the_size_from_which_a_layer_pays_is_where_both_sides_are_equal():
     assert not explained(balance=balance, height=size - 64, width=size - 64).layers[0].pays
 
 
+def test_a_layer_that_does_not_pay_names_the_scope_that_would():
+    """Hardware between what a scope for attention alone needs and what whole blocks need."""
+    ratios = {}
+    for scope in ("kv", "block"):
+        first = explained(scope=scope).layers[0]
+        ratios[scope] = (first.flops.total - first.flops_merged.total) / first.moved_bytes
+    assert ratios["kv"] < ratios["block"]
+    balance = (ratios["kv"] + ratios["block"]) / 2
+    answer = explained(scope="kv", balance=balance)
+    first = answer.layers[0]
+    assert first.pays is False
+    assert "block" in first.pays_in
+    assert "kv" not in first.pays_in
+    advised = next(s for s in answer.advice if s.startswith("Level 0"))
+    assert f"It would pay in scope {' or '.join(first.pays_in)}." in advised
+    assert f"Hardware of {int(ratios['kv'])} FLOPs a byte or fewer gains as it is." in advised
+    assert explained(scope="block", balance=balance).layers[0].pays
+
+
+def test_where_nothing_else_merges_pictures_are_better_un_merged():
+    model = tiny_flux()
+    answer = retom.explain(model, height=256, width=256, text_tokens=TEXT, balance=1e9)
+    (advised,) = (s for s in answer.advice if s.startswith("Level 0"))
+    assert "draw pictures of this size un-merged on such hardware" in advised
+    assert "levels=" not in advised
+    assert "No other scope" not in advised
+    both = explained(balance=1e9, levels="all").advice
+    assert sum("Leave it out with levels=." in sentence for sentence in both) == 2
+    assert sum("No other scope would pay." in sentence for sentence in both) == 2
+
+
 def test_a_low_ceiling_names_what_reaches_more():
     answer = explained(scope="kv", ratio=0.1)
     assert answer.ceiling("kv").speedup < 1.1
@@ -297,25 +330,43 @@ def test_a_transformer_is_explained_with_inputs_of_a_real_call():
     assert answer.layers == by_size.layers
 
 
+@pytest.mark.parametrize("grid", [(8, 8), (8, 6)], ids=["square", "padded"])
+def test_experts_are_counted_as_torch_counts_a_real_call(grid):
+    """HiDream's go by data, and it reads sizes back from a tensor; it pads what is not square."""
+    family = FAMILIES["hidream"]
+    model, inputs = family.build(), family.call(*grid, 1)
+
+    def real():
+        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as flops:
+            model(**inputs)
+        return flops.get_total_flops()
+
+    answer = retom.explain(model, inputs=inputs, ratio=0.5)
+    assert answer.flops == real()
+    assert all(layer.flops.mlp > layer.flops.attention for layer in answer.layers)
+    with retom.applied(model, ratio=0.5) as handle:
+        assert answer.ceiling("block").flops == real()
+        saved = handle.summary().flops_saved
+    kept = sum(layer.flops_kept.total for layer in answer.layers)
+    whole = sum(layer.flops.total for layer in answer.layers)
+    assert saved == pytest.approx(1 - kept / whole)
+
+
 def test_a_family_without_rows_is_counted_un_merged():
-    model = SanaControlNetModel(
-        in_channels=4,
+    model = PriorTransformer(
         num_attention_heads=2,
         attention_head_dim=8,
         num_layers=2,
-        num_cross_attention_heads=2,
-        cross_attention_head_dim=8,
-        cross_attention_dim=16,
-        caption_channels=16,
-        sample_size=8,
+        embedding_dim=16,
+        num_embeddings=TEXT,
     )
     with pytest.raises(UnsupportedModelError) as refusal:
         layout_of(model)
     inputs = {
-        "hidden_states": torch.zeros(1, 4, 8, 8),
-        "encoder_hidden_states": torch.zeros(1, TEXT, 16),
-        "controlnet_cond": torch.zeros(1, 4, 8, 8),
+        "hidden_states": torch.zeros(1, 16),
         "timestep": torch.tensor([500]),
+        "proj_embedding": torch.zeros(1, 16),
+        "encoder_hidden_states": torch.zeros(1, TEXT, 16),
     }
     answer = retom.explain(model, inputs=inputs)
     assert answer.unsupported == str(refusal.value)

@@ -19,7 +19,7 @@ SOURCE = Path(retom.__file__).parent
 
 LAYERS = [
     {"errors", "tables"},
-    {"grid", "token_plan", "hints", "clock", "checks", "shapes", "metrics", "rounds"},
+    {"grid", "token_plan", "hints", "clock", "checks", "shapes", "stand_ins", "metrics", "rounds"},
     {"plan", "representative", "allocation", "multiscale", "guidance", "bands"},
     {"soft_plan", "matrix_plan", "split_plan", "rematch", "candidates"},
     {"methods", "protection"},

@@ -172,6 +172,20 @@ def test_a_pipeline_merges_and_is_restored(name):
     assert torch.equal(latents(pipe, arguments), plain)
 
 
+def test_prompts_of_several_lengths_are_refused_where_they_move_the_picture():
+    """Lumina 2 puts each picture right after its prompt; prompts of one length merge."""
+    pipe, arguments = lumina2()
+    arguments = {name: value.repeat_interleave(2, dim=0) for name, value in arguments.items()}
+    uneven = {**arguments, "prompt_attention_mask": torch.tensor([[1] * 5, [1, 1, 1, 0, 0]])}
+    plain = latents(pipe, uneven)
+    with retom.applied(pipe, ratio=0.5) as handle:
+        with pytest.raises(retom.ConfigError, match=r"differ in length.*Draw them one at a time"):
+            latents(pipe, uneven)
+        assert latents(pipe, arguments).isfinite().all()
+        assert handle.summary().levels[0].kept == 24
+    assert torch.equal(latents(pipe, uneven), plain)
+
+
 @pytest.mark.parametrize("name", ["sd3.5", "flux", "z-image"])
 def test_rules_by_noise_read_each_family_s_own_timestep(name):
     """The first step of a picture is at noise 1, however the family says so."""

@@ -59,26 +59,7 @@ def test_blocks_of_pixart_and_dit_merge_in_every_scope(name, scope):
 
 
 def test_sana_merges_around_its_linear_attention_alone():
-    torch.manual_seed(0)
-    from diffusers import SanaTransformer2DModel
-
-    model = SanaTransformer2DModel(
-        in_channels=4,
-        out_channels=4,
-        num_attention_heads=2,
-        attention_head_dim=8,
-        num_layers=2,
-        num_cross_attention_heads=2,
-        cross_attention_head_dim=8,
-        cross_attention_dim=16,
-        caption_channels=tiny.WIDTH,
-        sample_size=16,
-    ).eval()
-    arguments = {
-        "hidden_states": tiny.draw(2, 4, 8, 6),
-        "encoder_hidden_states": tiny.text(2),
-        "timestep": tiny.steps(2, 500),
-    }
+    model, arguments = tiny.sana(), tiny.sana_call(8, 6, 2)
     plain = run(model, arguments)
     with pytest.raises(retom.ConfigError, match="merges in scope attention; scope='block'"):
         retom.apply(model, scope="block")
@@ -214,6 +195,33 @@ REFUSED = {
         retom.ShapeError,
         "one picture size and one frame.*one at a time",
     ),
+    "frames beside references": (
+        "joyimage",
+        lambda a: {"hidden_states": tiny.draw(2, 2, 4, 2, 16, 12)},
+        retom.ShapeError,
+        "given 2 frames. retom merges in pictures",
+    ),
+    "prompts summed up in different numbers of tokens": (
+        "bria fibo 2",
+        lambda a: {
+            "encoder_hidden_states": tiny.draw(2, 2, 16, tiny.WIDTH),
+            "encoder_attention_mask": torch.arange(16) < torch.tensor([[16], [4]]),
+        },
+        retom.ConfigError,
+        "different numbers of tokens.*one at a time",
+    ),
+    "positions that are no grid": (
+        "ideogram4",
+        lambda a: {"position_ids": a["position_ids"].flip(1)},
+        retom.ShapeError,
+        r"position_ids does not end with a whole grid.*handle.set_grid",
+    ),
+    "positions that differ": (
+        "ideogram4",
+        lambda a: {"position_ids": a["position_ids"] + torch.tensor([[[0]], [[1]]])},
+        retom.ShapeError,
+        "other positions in one picture of the batch than in another.*one at a time",
+    ),
     "ratio out of reach": (
         "sd3",
         lambda a: {"hidden_states": tiny.draw(2, 4, 2, 24)},
@@ -232,6 +240,44 @@ def test_calls_in_which_merging_would_be_wrong_are_refused(name, change, error, 
         run(model, {**arguments, **change(arguments)})
     run(model, arguments)  # and the next call merges as ever
     assert handle.summary().levels[0].kept == 48 - 33
+
+
+def test_a_cache_of_text_keys_holds_what_it_holds_un_merged():
+    """Qwen-Image 2.1 keeps keys of text and references from the first step: none of them merge."""
+    tiny.needs_new("Qwen-Image 2.1") if tiny.IS_OLD else None
+    from diffusers.models.transformers.transformer_qwenimage21 import QwenImage21KVCache
+
+    model, arguments = tiny.qwen21(), tiny.qwen21_call(8, 6, 2)
+
+    def steps():
+        cache = QwenImage21KVCache(2)
+        outputs = [
+            run(model, {**arguments, "kv_cache": cache, "kv_cache_mode": mode})[:, -48:]
+            for mode in ("extract", "cached")
+        ]
+        return outputs, [tensor for n in range(2) for tensor in cache.get_layer(n).get()]
+
+    plain, kept = steps()
+    torch.testing.assert_close(*plain, rtol=1e-4, atol=1e-5)
+    with retom.applied(model, ratio=0.5) as handle:
+        merged, held = steps()
+        assert handle.summary().levels[0].kept == 24
+    torch.testing.assert_close(*merged, rtol=1e-4, atol=1e-5)
+    assert (merged[0] - plain[0]).abs().max() > 1e-4
+    for tensor, before in zip(held, kept, strict=True):
+        torch.testing.assert_close(tensor, before, rtol=1e-4, atol=1e-5)
+
+
+def test_a_mask_of_flex_attention_is_refused():
+    tiny.needs_new("Qwen-Image 2.1") if tiny.IS_OLD else None
+    from diffusers.models.transformers.transformer_qwenimage21 import QwenImage21FlexAttnProcessor
+
+    model, arguments = tiny.qwen21(), tiny.qwen21_call(8, 6, 1)
+    for block in model.transformer_blocks:
+        block.attn.set_processor(QwenImage21FlexAttnProcessor())
+    retom.apply(model)
+    with pytest.raises(retom.ConfigError, match="Use QwenImage21AttnProcessor, the default"):
+        run(model, arguments)
 
 
 def test_a_split_sequence_is_refused():

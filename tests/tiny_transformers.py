@@ -307,6 +307,30 @@ def _kandinsky5(h, w, b):
 FAMILIES["kandinsky5"] = Family(kandinsky5, _kandinsky5, 2)
 
 
+def sana():
+    return _model(
+        "SanaTransformer2DModel",
+        in_channels=4,
+        out_channels=4,
+        num_attention_heads=2,
+        attention_head_dim=8,
+        num_layers=2,
+        num_cross_attention_heads=2,
+        cross_attention_head_dim=8,
+        cross_attention_dim=16,
+        caption_channels=WIDTH,
+        sample_size=16,
+    )
+
+
+def sana_call(h, w, b):
+    return {
+        "hidden_states": draw(b, 4, h, w),
+        "encoder_hidden_states": text(b),
+        "timestep": steps(b, 500),
+    }
+
+
 # ---- image and text side by side
 
 
@@ -537,6 +561,49 @@ def _hidream(h, w, b):
 
 
 FAMILIES["hidream"] = Family(hidream, _hidream, 2)
+
+
+def joyimage(name="JoyImageEditTransformer3DModel"):
+    return _model(
+        name,
+        patch_size=[1, 2, 2],
+        in_channels=4,
+        hidden_size=24,
+        num_attention_heads=2,
+        text_dim=WIDTH,
+        mlp_width_ratio=2.0,
+        num_layers=2,
+        rope_dim_list=[4, 4, 4],
+    )
+
+
+def _joyimage(h, w, b):
+    """A reference of the picture's size stands before it, and comes after it as tokens."""
+    return {
+        "hidden_states": draw(b, 2, 4, 1, 2 * h, 2 * w),
+        "encoder_hidden_states": text(b),
+        "timestep": steps(b, 500),
+    }
+
+
+FAMILIES["joyimage"] = Family(joyimage, _joyimage, 2, shares_plan=True)
+
+
+def _joyimage_plus(h, w, b):
+    """References of other sizes, one for each picture, and what is left is padded."""
+    references = [(1, 3, 4), (1, 2, 3), (1, 1, 2)]
+    return {
+        "hidden_states": draw(b, h * w + 12, 4, 1, 2, 2),
+        "encoder_hidden_states": text(b),
+        "encoder_hidden_states_mask": text_mask(b).float(),
+        "shape_list": [[(1, h, w), references[item]] for item in range(b)],
+        "timestep": steps(b, 500),
+    }
+
+
+FAMILIES["joyimage plus"] = Family(
+    lambda: joyimage("JoyImageEditPlusTransformer3DModel"), _joyimage_plus, 2
+)
 
 
 # ---- Flux and its relatives
@@ -855,3 +922,114 @@ def _krea2(h, w, b):
 
 
 FAMILIES["krea2"] = Family(krea2, _krea2, 2, shares_plan=True)
+
+
+def bria_fibo2():
+    return _model(
+        "BriaFibo2Transformer2DModel",
+        in_channels=4,
+        dim=24,
+        n_layers=2,
+        n_refiner_layers=1,
+        n_heads=2,
+        cap_feat_dim=WIDTH,
+        injection_layer_ids=(1,),
+        perceiver_num_layers=1,
+        min_num_gist_tokens=4,
+        max_num_gist_tokens=8,
+        gist_step=4,
+        gist_min_text_len=8,
+        gist_max_text_len=16,
+        axes_dims=(4, 4, 4),
+        axes_lens=(16, 16, 16),
+    )
+
+
+def _bria_fibo2(h, w, b):
+    return {
+        "hidden_states": draw(b, 4, 2 * h, 2 * w),
+        "timestep": steps(b),
+        "encoder_hidden_states": draw(b, 2, TEXT, WIDTH, seed=2),
+        "encoder_attention_mask": text_mask(b),
+    }
+
+
+def _bria_fibo2_edit(h, w, b):
+    return {**_bria_fibo2(h, w, b), "context_latents": [draw(b, 4, 6, 8), draw(b, 4, 4, 4)]}
+
+
+FAMILIES["bria fibo 2"] = Family(bria_fibo2, _bria_fibo2, 3)
+FAMILIES["bria fibo 2 edit"] = Family(bria_fibo2, _bria_fibo2_edit, 3)
+
+
+def ideogram4():
+    return _model(
+        "Ideogram4Transformer2DModel",
+        in_channels=4,
+        num_layers=2,
+        attention_head_dim=12,
+        num_attention_heads=2,
+        intermediate_size=16,
+        adaln_dim=8,
+        llm_features_dim=WIDTH,
+        rope_theta=100,
+        mrope_section=(2, 2, 2),
+    )
+
+
+def _ideogram4(h, w, b):
+    """Padding, text and picture, in this order, as the pipeline lays them out."""
+    lengths = [TEXT - item for item in range(b)]
+    positions = torch.zeros(b, TEXT + h * w, 3, dtype=torch.long)
+    positions[:, TEXT:] = ids(h, w).long() + 65536
+    segments = torch.full((b, TEXT + h * w), -1)
+    indicator = torch.zeros(b, TEXT + h * w, dtype=torch.long)
+    for item, length in enumerate(lengths):
+        positions[item, TEXT - length : TEXT] = torch.arange(length)[:, None]
+        segments[item, TEXT - length :] = 1
+        indicator[item, TEXT - length : TEXT] = 3
+        indicator[item, TEXT:] = 2
+    return {
+        "hidden_states": draw(b, TEXT + h * w, 4),
+        "timestep": steps(b),
+        "encoder_hidden_states": text(b, length=TEXT + h * w),
+        "position_ids": positions,
+        "segment_ids": segments,
+        "indicator": indicator,
+    }
+
+
+FAMILIES["ideogram4"] = Family(ideogram4, _ideogram4, 2)
+
+
+def qwen21():
+    return _model(
+        "QwenImage21Transformer2DModel",
+        in_channels=16,
+        out_channels=16,
+        num_layers=2,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        context_in_dim=WIDTH,
+        mlp_ratio=2,
+        axes_dims_rope=(8, 4, 4),
+    )
+
+
+def qwen21_call(h, w, b):
+    """Text, a reference of 4x2 tokens in two slots, text, and the picture: four tokens a slot."""
+    slots = torch.tensor([False, False, True, True, False] + [True] * (h * w // 4))
+    mask = torch.ones(b, TEXT, dtype=torch.bool)
+    mask[1:, TEXT - 1] = False
+    return {
+        "hidden_states": draw(b, 8 + h * w, 16),
+        "encoder_hidden_states": text(b),
+        "encoder_hidden_states_mask": mask,
+        "timestep": steps(b),
+        "img_shapes": [[(1, 4, 2), (1, h, w)]] * b,
+        "img_mask": slots.expand(b, -1),
+    }
+
+
+# A slot of its text encoder stands for 2x2 tokens.
+FAMILIES["qwen 2.1"] = Family(qwen21, qwen21_call, 2, shares_plan=True, odd=False)

@@ -15,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from retom.plan import Plan
 from retom.span import find_span, merge_call
+from retom.stand_ins import StandIns
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -73,7 +74,7 @@ def _count(site: Site, call: tuple[Args, Kwargs], tokens: int, kept: int, refere
     shapes = {name: weight.detach().to("meta") for name, weight in weights.items()}
     # As plain products: what fused attention is on the meta device depends on torch's version.
     plain = cast("AbstractContextManager[object]", sdpa_kernel(SDPBackend.MATH))
-    with torch.no_grad(), plain, FlopCounterMode(display=False) as counter:
+    with torch.no_grad(), plain, StandIns(), FlopCounterMode(display=False) as counter:
         functional_call(site.block, shapes, *call)
     return counter.get_total_flops() // batch
 

@@ -58,19 +58,41 @@ def _of_layers(explanation: Explanation) -> list[str]:
             continue
         worst = max(losing, key=lambda x: x.flops.total)
         saved = worst.flops.total - _merged_total(worst)
-        size = _size(explanation, _growth_of_layer(worst, explanation.balance))
-        remedy = (
-            f" It would pay {size}."
-            if size
-            else f" {LARGEST} times as many tokens would not change that."
-        )
-        merging = "Leave it out with levels=." if worst.merges else "It is left out."
         sentences.append(
             f"{where} cannot win on hardware of {explanation.balance:g} FLOPs a byte: each layer "
             f"saves {readable(saved)}FLOPs and moves {readable(worst.moved_bytes or 0)}bytes to "
-            f"do so. {merging}{remedy}"
+            f"do so. {_what_now(explanation, worst)} {_what_would(explanation, worst, losing)}"
         )
     return sentences
+
+
+def _what_now(explanation: Explanation, layer: LayerCost) -> str:
+    """What to do with a level that does not pay."""
+    if not layer.merges:
+        return "It is left out."
+    if any(x.merges and x.level != layer.level for x in explanation.layers):
+        return "Leave it out with levels=."
+    return "No other level merges: draw pictures of this size un-merged on such hardware."
+
+
+def _what_would(explanation: Explanation, worst: LayerCost, losing: list[LayerCost]) -> str:
+    """The scope, the size and the hardware with which a level would pay."""
+    sentences: list[str] = []
+    scopes = [s for s in worst.pays_in if all(s in layer.pays_in for layer in losing)]
+    if scopes:
+        sentences.append(f"It would pay in scope {' or '.join(scopes)}.")
+    elif sum(c.speedup is not None and c.levels == "all" for c in explanation.ceilings) > 1:
+        sentences.append("No other scope would pay.")
+    size = _size(explanation, _growth_of_layer(worst, explanation.balance))
+    sentences.append(
+        f"It would pay {size}."
+        if size
+        else f"{LARGEST} times as many tokens would not change that."
+    )
+    balance = (worst.flops.total - _merged_total(worst)) / (worst.moved_bytes or math.inf)
+    if balance >= 1:
+        sentences.append(f"Hardware of {math.floor(balance)} FLOPs a byte or fewer gains as it is.")
+    return " ".join(sentences)
 
 
 def _is_out_of_reach(explanation: Explanation, grid: Grid) -> bool:

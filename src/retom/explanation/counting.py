@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 
 from retom.explanation.result import Flops
+from retom.stand_ins import StandIns
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -50,6 +51,8 @@ def count_call(
 ) -> Count:
     """Run the denoiser once on the meta device and count.
 
+    Experts are counted by :class:`retom.stand_ins.StandIns`: as many for each token as it goes to.
+
     Args:
         denoiser: On the meta device.
         blocks: Transformer blocks by qualified name.
@@ -57,7 +60,7 @@ def count_call(
     """
     from torch.utils.flop_counter import FlopCounterMode
 
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+    with torch.no_grad(), StandIns(), FlopCounterMode(display=False) as counter:
         denoiser(**inputs)
     counts = {
         name: {str(op): int(flops) for op, flops in ops.items()}

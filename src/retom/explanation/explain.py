@@ -9,7 +9,7 @@ from retom.errors import ConfigError
 from retom.explanation.advice import advise
 from retom.explanation.inputs import on_meta
 from retom.explanation.one_call import one_call
-from retom.explanation.result import Ceiling, Explanation, LayerCost, unknown_layer
+from retom.explanation.result import Ceiling, Explanation, Flops, LayerCost, unknown_layer
 from retom.explanation.runs import Merged, Runs, grid_by_values
 from retom.explanation.subject import subject_of
 from retom.handle import handle_of
@@ -144,7 +144,7 @@ def _layer(
     if isinstance(merged, Merged):
         would = merged.blocks[name]
         moved = merged.moved[name]
-        pays = flops.total - would.total >= balance * moved
+        pays = _pays(merged, name, flops, balance)
     merges = chosen is not None and would is not None
     return LayerCost(
         name=name,
@@ -159,7 +159,19 @@ def _layer(
         flops_merged=would,
         moved_bytes=moved,
         pays=pays,
+        pays_in=tuple(
+            scope
+            for scope in SCOPES
+            if scope != "auto" and fewer and _pays(runs.merged(scope, method), name, flops, balance)
+        ),
     )
+
+
+def _pays(merged: Merged | str, name: str, flops: Flops, balance: float) -> bool:
+    """Whether a block saves more FLOPs than are computed while its merging moves its bytes."""
+    if isinstance(merged, str) or name not in merged.blocks:
+        return False
+    return flops.total - merged.blocks[name].total >= balance * merged.moved[name]
 
 
 def _ceilings(config: Config, runs: Runs) -> tuple[Ceiling, ...]:

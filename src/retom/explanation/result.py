@@ -55,6 +55,7 @@ class LayerCost:
         flops_merged: If it merged by the configured method; None where it cannot.
         moved_bytes: What planning (its share), merging and un-merging would read and write.
         pays: Whether the FLOPs saved outweigh those bytes; None where it cannot merge.
+        pays_in: Scopes in which they would, by the same method.
     """
 
     name: str
@@ -69,6 +70,7 @@ class LayerCost:
     flops_merged: Flops | None
     moved_bytes: int | None
     pays: bool | None
+    pays_in: tuple[str, ...] = ()
 
     @property
     def saved(self) -> float:

@@ -46,13 +46,16 @@ class DenoiserBegins:
                 state.levels[number].source_grid = grid
         if layout.packed is not None:
             tokens = cast("Tensor", bound[layout.packed]).shape[1]
-            state.references = tokens - grids[0].num_tokens
-            if state.references < 0:
+            others = tokens - grids[0].num_tokens
+            state.references = 0 if layout.packed_last else others
+            if others < 0:
                 state.end()
                 raise ShapeError(
                     f"The grid {grids[0]} has more tokens than the {tokens} that the denoiser was "
                     "given. Name the right one in tokens: handle.set_grid(height, width)."
                 )
+        elif layout.context is not None:
+            state.references = layout.context(bound)
 
     def _grids(self, bound: dict[str, Any]) -> dict[int, Grid]:
         state = self.state

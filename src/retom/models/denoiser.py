@@ -17,6 +17,11 @@ class DenoiserSpec:
         timestep: How it is told the noise level.
         packed: The argument whose tokens are those of the picture and then those of its references;
             None where there are no references.
+        packed_last: Whether the picture's tokens are the last of ``packed`` instead of the first.
+        context: The argument with a list of feature maps of reference pictures, whose tokens follow
+            those of the picture in every block; None where there is none.
+        picture: The argument with the picture that is drawn, where neither ``grid`` nor ``packed``
+            reads it.
         without: First parts of the names of modules whose blocks hold no image tokens.
         family: What people call it, for the documents.
     """
@@ -24,5 +29,8 @@ class DenoiserSpec:
     grid: GridRule = field(default_factory=FeatureMap)
     timestep: Timestep = field(default_factory=Timestep)
     packed: str | None = None
+    packed_last: bool = False
+    context: str | None = None
+    picture: str | None = None
     without: tuple[str, ...] = ()
     family: str = ""

@@ -27,7 +27,8 @@ class FeatureMap:
 
     Args:
         argument: The denoiser's argument: (B, C, height, width), or a list of (C, 1, height, width)
-            with one for each picture.
+            with one for each picture. Dimensions for one frame, (B, C, 1, height, width), and for
+            references of the picture's size, (B, pictures, C, 1, height, width), may be there.
         patch: Side of a patch, or the name of the configuration's entry with it.
         channels_last: Whether it is (B, frames, height, width, C).
     """
@@ -65,7 +66,7 @@ class FeatureMap:
                 f"The pictures of one call have different sizes, {sorted(sizes)}, and retom plans "
                 "for one grid. Draw them one at a time."
             )
-        frames = shape[-3] if listed or self.channels_last or len(shape) == 5 else 1
+        frames = shape[-3] if listed or self.channels_last or len(shape) >= 5 else 1
         if frames != 1:
             raise ShapeError(
                 f"The denoiser was given {frames} frames. retom merges in pictures, not in videos."
@@ -85,10 +86,12 @@ class Shapes:
 
     Args:
         argument: The denoiser's argument: one (frames, height, width), or one for each picture of
-            the batch, or a list for each of them with the picture first and its references after.
+            the batch, or a list for each of them with the picture and its references.
+        picture: Where in such a list the picture is: 0 for the first, -1 for the last.
     """
 
     argument: str = "img_shapes"
+    picture: int = 0
     reads_values: ClassVar[bool] = False
 
     def __call__(self, bound: Bound, config: object) -> Grid:
@@ -99,7 +102,7 @@ class Shapes:
         """
         given = bound[self.argument]
         entries = [given] if isinstance(given[0], int) else list(given)
-        targets = [entry if isinstance(entry[0], int) else entry[0] for entry in entries]
+        targets = [e if isinstance(e[0], int) else e[self.picture] for e in entries]
         sizes = {tuple(int(side) for side in target) for target in targets}
         if len(sizes) > 1 or next(iter(sizes))[0] != 1:
             raise ShapeError(
@@ -121,40 +124,52 @@ class Ids:
         row: Entry of an id with the row; the column is the next one.
         text: The argument whose tokens stand before the picture's in the ids, (B, T, C); None where
             the ids are the picture's alone.
+        last: Whether the picture's ids are the last, whatever stands before them.
     """
 
     argument: str = "img_ids"
     row: int = 1
     text: str | None = None
+    last: bool = False
     reads_values: ClassVar[bool] = True
 
     def __call__(self, bound: Bound, config: object) -> Grid:
         """The grid of the picture that is drawn; waits for the device of the ids.
 
         Raises:
-            ShapeError: The ids do not begin with a whole grid in raster order.
+            ShapeError: The ids do not begin, or end, with a whole grid in raster order, or end with
+                others in another item of the batch.
         """
-        ids = cast("Tensor", bound[self.argument]).detach()
-        ids = ids[0] if ids.ndim == 3 else ids
+        given = cast("Tensor", bound[self.argument]).detach()
+        ids = given[0] if given.ndim == 3 else given
         if self.text is not None:
             ids = ids[cast("Tensor", bound[self.text]).shape[1] :]
         places = cast("list[list[float]]", ids.tolist())
-        first = places[0]
         row, column = self.row, self.row + 1
-        count = 0
-        for place in places:
-            if place[:row] != first[:row] or place[column + 1 :] != first[column + 1 :]:
+        of_picture, count = places[-1] if self.last else places[0], 0
+        for place in reversed(places) if self.last else places:
+            if place[:row] != of_picture[:row] or place[column + 1 :] != of_picture[column + 1 :]:
                 break
             count += 1
+        is_text = self.last and count == 1 < len(places)
+        start = len(places) - count if self.last else 0
+        places = places[start : start + count]
+        first = places[0]
         width = 1
         while width < count and places[width][row] == first[row]:
             width += 1
         height = count // width
         raster = [(place[row] - first[row], place[column] - first[column]) for place in places]
-        if raster[:count] != [(y, x) for y in range(height) for x in range(width)]:
+        if is_text or raster != [(y, x) for y in range(height) for x in range(width)]:
             raise ShapeError(
-                f"{self.argument} does not begin with a whole grid in raster order, so retom "
-                "cannot tell height and width. Name them in tokens: handle.set_grid(height, width)."
+                f"{self.argument} does not {'end' if self.last else 'begin'} with a whole grid in "
+                "raster order, so retom cannot tell height and width. Name them in tokens: "
+                "handle.set_grid(height, width)."
+            )
+        if self.last and given.ndim == 3 and not bool((given[1:, start:] == ids[start:]).all()):
+            raise ShapeError(
+                f"{self.argument} ends with other positions in one picture of the batch than in "
+                "another, and retom plans for one grid. Draw them one at a time."
             )
         return Grid(height, width)
 

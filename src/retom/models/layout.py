@@ -108,6 +108,9 @@ class Layout:
             once for each tensor, outside of any compiled graph. None where sizes are enough.
         packed: The argument with tokens of the picture and its references (B, N + ..., C); None
             where there are no references.
+        packed_last: Whether the picture's tokens are the last of ``packed`` instead of the first.
+        context: From the arguments of a call to how many tokens of reference pictures follow those
+            of the picture; None where they do not come as pictures of their own.
         unmerged: Names of blocks that run un-merged, and why.
     """
 
@@ -121,6 +124,8 @@ class Layout:
     timestep: Timestep = field(default_factory=Timestep)
     reads_values: str | None = None
     packed: str | None = None
+    packed_last: bool = False
+    context: Callable[[Bound], int] | None = None
     unmerged: dict[str, str] = field(default_factory=dict[str, str])
 
     @property

@@ -15,9 +15,9 @@ from retom.models.rows import LINEAR_ATTENTION
 from retom.models.rows.unsupported import UNSUPPORTED_BLOCKS, UNSUPPORTED_DENOISERS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
-    from torch import nn
+    from torch import Tensor, nn
 
     from retom.grid import Grid
     from retom.models.denoiser import DenoiserSpec
@@ -77,7 +77,7 @@ def transformer_layout(denoiser: nn.Module, spec: DenoiserSpec) -> Layout:
     return Layout(
         sites=tuple(sites),
         parameters=forward_parameters(denoiser),
-        picture=spec.packed or spec.grid.argument,
+        picture=spec.picture or spec.packed or spec.grid.argument,
         grids=partial(_grids, rule=spec.grid, config=config),
         grids_of_size=of_size,
         default_grids=_default_grids(of_size, config),
@@ -85,6 +85,8 @@ def transformer_layout(denoiser: nn.Module, spec: DenoiserSpec) -> Layout:
         timestep=spec.timestep,
         reads_values=spec.grid.argument if spec.grid.reads_values else None,
         packed=spec.packed,
+        packed_last=spec.packed_last,
+        context=_context(spec, config),
         unmerged=unmerged,
     )
 
@@ -96,6 +98,19 @@ def _scopes(sites: list[Site]) -> tuple[str, ...]:
     if any(site.spec is None for site in sites):
         return ("attention",)
     return ("block", "attention", "attention+mlp", "kv")
+
+
+def _context(spec: DenoiserSpec, config: object) -> Callable[[Bound], int] | None:
+    """How many tokens of reference pictures follow, where they come as feature maps."""
+    if spec.context is None or not isinstance(spec.grid, FeatureMap):
+        return None
+    return partial(_context_tokens, name=spec.context, rule=spec.grid, config=config)
+
+
+def _context_tokens(bound: Bound, *, name: str, rule: FeatureMap, config: object) -> int:
+    maps = cast("Sequence[Tensor]", bound.get(name) or ())
+    grids = [rule.of_size(item.shape[-2], item.shape[-1], config) for item in maps]
+    return sum(grid.num_tokens for grid in grids)
 
 
 def _grids(bound: Bound, *, rule: GridRule, config: object) -> dict[int, Grid]:

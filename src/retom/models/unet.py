@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-DENOISERS = {"UNet2DConditionModel", "ControlNetModel"}
-GRID_SOURCE = "Transformer2DModel"
-BLOCK = "BasicTransformerBlock"
+DENOISERS = {"UNet2DConditionModel", "ControlNetModel", "ControlNetUnionModel"}
+GRID_SOURCES = {"Transformer2DModel", "DreamLiteTransformer2DModel"}
+BLOCKS = {"BasicTransformerBlock", "BasicTransformerBlockDreamLite"}
 
 
 def is_unet(module: nn.Module) -> bool:
@@ -36,7 +36,8 @@ def is_unet(module: nn.Module) -> bool:
 def unet_layout(unet: nn.Module) -> Layout:
     """Find the self-attention layers of a UNet, with the level and the grid source of each.
 
-    A block with ``only_cross_attention`` has no self-attention in ``attn1`` and gives no site.
+    A block with ``only_cross_attention`` has no self-attention in ``attn1``, and some of
+    DreamLite's have no ``attn1``: they give no site.
 
     Raises:
         UnsupportedModelError: A stage above self-attention halves its feature map in an unknown
@@ -92,16 +93,18 @@ def _blocks(unet: nn.Module) -> Iterator[_Block]:
     stages += [("mid_block", mid, len(down) - 1)] if mid is not None else []
     stages += [(f"up_blocks.{i}", stage, len(up) - 1 - i) for i, stage in enumerate(up)]
     for stage_name, stage, depth in stages:
-        for source_name, source in _named(stage, stage_name, GRID_SOURCE):
-            for name, module in _named(source, source_name, BLOCK):
-                if not module.only_cross_attention:
+        for source_name, source in _named(stage, stage_name, GRID_SOURCES):
+            for name, module in _named(source, source_name, BLOCKS):
+                has_attention = cast("object", module.attn1) is not None
+                if has_attention and not module.only_cross_attention:
                     yield _Block(name, module, source, depth)
 
 
-def _named(root: nn.Module, prefix: str, class_name: str) -> Iterator[tuple[str, nn.Module]]:
-    """Modules under ``root`` of a class, by name."""
-    modules = cast("Iterable[tuple[str, nn.Module]]", root.named_modules(prefix=prefix))
-    return ((name, module) for name, module in modules if class_name in class_names(module))
+def _named(root: nn.Module, prefix: str, classes: set[str]) -> Iterator[tuple[str, nn.Module]]:
+    """Modules under ``root`` of one of the classes, by name."""
+    for name, module in cast("Iterable[tuple[str, nn.Module]]", root.named_modules(prefix=prefix)):
+        if not classes.isdisjoint(class_names(module)):
+            yield name, module
 
 
 def _halvings(unet: nn.Module, depth: int) -> Iterator[int]:

@@ -34,7 +34,7 @@ def check_place(
     other = (
         [item + 1 for item in cast("list[Tensor]", picture)]
         if isinstance(picture, (tuple, list))
-        else other_picture(cast("Tensor", picture), sizes[0] if layout.packed else None)
+        else other_picture(cast("Tensor", picture), layout, sizes[0])
     )
     _, after = plain_run(model, {**arguments, layout.picture: other})
     for site in sites:
@@ -53,10 +53,15 @@ def check_place(
             )
 
 
-def other_picture(picture: Tensor, tokens: int | None) -> Tensor:
-    """Another picture; of packed tokens only the picture's own are others, not its references."""
+def other_picture(picture: Tensor, layout: Layout, tokens: int) -> Tensor:
+    """Another picture; what comes packed with it, references or text, stays the same."""
     other = picture.clone()
-    if tokens is None:
-        return other + 1
-    other[:, :tokens] += 1
+    if layout.packed is not None and layout.packed_last:
+        other[:, -tokens:] += 1
+    elif layout.packed is not None:
+        other[:, :tokens] += 1
+    elif picture.ndim == 6:  # references of its size, and the picture last
+        other[:, -1] += 1
+    else:
+        other += 1
     return other

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from torch import nn
 
@@ -42,14 +42,30 @@ def randomise_zeros(model: nn.Module, seed: int) -> None:
 
 
 def run(model: nn.Module, arguments: Mapping[str, Any]) -> Tensor:
-    """The model's output as one tensor, float32, however the model hands it out."""
+    """The model's output as one tensor, float32, however the model hands it out.
+
+    That of a ControlNet, tensors for each of its blocks, is laid out in one dimension.
+    """
     output: Any = model(**arguments)
     output = getattr(output, "sample", output)
+    if isinstance(output, dict):  # a named output without a sample
+        return torch.cat([item.flatten() for item in _tensors(cast("object", output))]).float()
     if isinstance(output, tuple):
         output = cast("tuple[Any, ...]", output)[0]
     if isinstance(output, list):  # a picture an item
         output = torch.stack(cast("list[Tensor]", output))
     return cast("Tensor", cast("object", output)).float()
+
+
+def _tensors(value: object) -> Iterator[Tensor]:
+    """All tensors in a nest."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, dict):
+        yield from _tensors([*cast("dict[str, object]", value).values()])
+    elif isinstance(value, (tuple, list)):
+        for item in cast("list[object]", value):
+            yield from _tensors(item)
 
 
 def relative(found: Tensor, expected: Tensor) -> float:

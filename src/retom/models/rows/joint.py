@@ -37,6 +37,14 @@ BLOCKS = {
     ),
     "HunyuanImageTransformerBlock": _HUNYUAN_IMAGE,
     "HunyuanImageSingleTransformerBlock": _HUNYUAN_IMAGE,
+    "JoyImageTransformerBlock": BlockSpec(
+        output=0, rotary=(Along("image_rotary_emb.0", axis=0, batch=None),)
+    ),
+    "JoyImageEditPlusTransformerBlock": BlockSpec(
+        output=0,
+        rotary=(Along("image_rotary_emb", axis=1),),
+        masks=(Along("attention_mask", axis=3),),
+    ),
     "HiDreamBlock": BlockSpec(
         output=0,
         rotary=(Along("image_rotary_emb", axis=1),),
@@ -54,6 +62,10 @@ DENOISERS = {
         grid=Shapes(), timestep=Timestep(noisy=1.0), packed="hidden_states", family="Qwen-Image"
     ),
     "HunyuanImageTransformer2DModel": DenoiserSpec(family="HunyuanImage 2.1"),
+    "JoyImageEditTransformer3DModel": DenoiserSpec(family="JoyImage Edit"),
+    "JoyImageEditPlusTransformer3DModel": DenoiserSpec(
+        grid=Shapes("shape_list"), packed="hidden_states", family="JoyImage Edit Plus"
+    ),
     "HiDreamImageTransformer2DModel": DenoiserSpec(
         timestep=Timestep("timesteps"), family="HiDream-I1"
     ),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from retom.models.denoiser import DenoiserSpec
-from retom.models.grids import FeatureMap, Ids
+from retom.models.grids import FeatureMap, Ids, Shapes
 from retom.models.layout import Timestep
 from retom.models.spec import Along, BlockSpec, Refusal
 
@@ -28,6 +28,44 @@ BLOCKS = {
                 "noise_mask",
                 "in the mode with reference pictures the tokens stand in another order. Switch "
                 "merging off for it: handle.enabled = False.",
+            ),
+        ),
+    ),
+    "BriaFibo2TransformerBlock": BlockSpec(
+        tokens="x",
+        at="last",
+        rotary=(Along("freqs_cis", axis=1, at="last"),),
+        per_token=(Along("noise_mask", axis=1, at="last"),),
+        refuse=(
+            Refusal(
+                "attn_mask",
+                "the prompts of a call are summed up in different numbers of tokens, which then "
+                "stand after the picture's. Draw them one at a time.",
+            ),
+        ),
+    ),
+    "Ideogram4TransformerBlock": BlockSpec(
+        at="last",
+        rotary=(Along("image_rotary_emb", axis=1, at="last"),),
+        masks=(
+            Along("attention_mask", axis=-1, at="last"),
+            Along("attention_mask", axis=-2, at="last"),
+        ),
+        per_token=(Along("adaln_input", axis=1, at="last"),),
+    ),
+    "QwenImage21TransformerBlock": BlockSpec(
+        at="last",
+        rotary=(Along("rotary_emb", axis=0, at="last", batch=None),),
+        masks=(
+            Along("attention_mask", axis=-1, at="last"),
+            Along("key_valid", axis=1, at="last"),
+        ),
+        per_token=(Along("target_token_mask", axis=0, at="last", batch=None),),
+        refuse=(
+            Refusal(
+                "attention_mask.mask_mod",
+                "the mask of flex attention is in blocks of keys, of which some would go. Use "
+                "QwenImage21AttnProcessor, the default.",
             ),
         ),
     ),
@@ -64,6 +102,23 @@ DENOISERS = {
         timestep=Timestep("t", noisy=0.0, clean=1.0),
         without=("context_refiner", "siglip_refiner"),
         family="Z-Image",
+    ),
+    "BriaFibo2Transformer2DModel": DenoiserSpec(
+        timestep=Timestep(noisy=1.0), context="context_latents", family="Bria Fibo 2"
+    ),
+    "Ideogram4Transformer2DModel": DenoiserSpec(
+        grid=Ids("position_ids", last=True),
+        timestep=Timestep(noisy=0.0, clean=1.0),
+        packed="hidden_states",
+        packed_last=True,
+        family="Ideogram 4",
+    ),
+    "QwenImage21Transformer2DModel": DenoiserSpec(
+        grid=Shapes(picture=-1),
+        timestep=Timestep(noisy=1.0),
+        packed="hidden_states",
+        packed_last=True,
+        family="Qwen-Image 2.1",
     ),
     "OmniGenTransformer2DModel": DenoiserSpec(
         timestep=Timestep(noisy=0.0, clean=1.0), family="OmniGen"

@@ -8,9 +8,13 @@ from __future__ import annotations
 _VIDEO = "It draws videos, and retom merges on the grid of a picture."
 _SOUND = "It makes sound, and retom merges on the grid of a picture."
 _TEXT = "It works on text tokens, which never merge."
-_ADDED = "It is a part of a ControlNet or an adapter, which runs un-merged beside the denoiser."
+_ADDED = (
+    "It is a part of a ControlNet that stacks what its blocks give instead of passing it on, and "
+    "runs un-merged beside the denoiser."
+)
+_ENCODER = "It works on one token for each condition of a ControlNet, not on the image."
+_SEVERAL = "It holds several ControlNets: apply retom to each of its nets."
 _PLAIN = "It has no attention on tokens."
-_OTHER_ORDER = "Its image tokens stand where an indicator says, not in one stretch."
 
 _REASONS: dict[str, str] = {
     _VIDEO: (
@@ -37,20 +41,15 @@ _REASONS: dict[str, str] = {
         "HunyuanVideoIndividualTokenRefinerBlock Kandinsky5TransformerEncoderBlock "
         "Kandinsky6TransformerEncoderBlock Krea2TextFusionBlock MiniMaxH3TokenRefinerBlock"
     ),
-    _ADDED: "ResidualAttentionBlock SD3SingleTransformerBlock ZImageControlTransformerBlock",
+    _ADDED: "ZImageControlTransformerBlock",
+    _ENCODER: "ResidualAttentionBlock",
     _PLAIN: (
         "AuraFlowPreFinalBlock AutoencoderTinyBlock ConvNextBlock Kandinsky3DownSampleBlock "
         "Kandinsky3ResNetBlock Kandinsky3UpSampleBlock SDCascadeResBlock SDCascadeTimestepBlock"
     ),
-    _OTHER_ORDER: "Ideogram4TransformerBlock QwenImage21TransformerBlock",
     "It is inside HiDreamBlock, whose row covers it.": (
         "HiDreamImageSingleTransformerBlock HiDreamImageTransformerBlock"
     ),
-    "Its pictures for editing enter as frames; no row has been proved for it.": (
-        "JoyImageEditPlusTransformerBlock JoyImageTransformerBlock"
-    ),
-    "No row has been proved for it: a number of summary tokens that depends on the prompt stands "
-    "beside the image.": "BriaFibo2TransformerBlock",
     "Its MLP mixes neighbouring tokens by convolution, so that whole blocks cannot merge; scope "
     "attention merges around its linear self-attention.": "SanaTransformerBlock",
     "Its attention works on feature maps (B, C, height, width), with text among the keys; retom "
@@ -66,10 +65,27 @@ UNSUPPORTED_BLOCKS: dict[str, str] = {
 """Block classes that no row speaks of, with the reason."""
 
 UNSUPPORTED_DENOISERS: dict[str, str] = {
-    "DreamLiteTransformer2DModel": "No row has been proved for its blocks.",
+    "DreamLiteTransformer2DModel": "It is a stage of DreamLiteUNetModel, which merges.",
     "UVit2DModel": "It predicts tokens of a codebook, not noise.",
     "Kandinsky3UNet": "Its attention works on feature maps, with text among the keys.",
     "StableCascadeUNet": "Its attention works on feature maps, with text among the keys.",
     "PriorTransformer": "It denoises an embedding; there are no image tokens.",
+    "ZImageControlNetModel": _ADDED,
+    **dict.fromkeys(
+        (
+            "MultiControlNetModel",
+            "MultiControlNetUnionModel",
+            "SD3MultiControlNetModel",
+            "FluxMultiControlNetModel",
+            "QwenImageMultiControlNetModel",
+            "HunyuanDiT2DMultiControlNetModel",
+        ),
+        _SEVERAL,
+    ),
+    "UNetControlNetXSModel": "A UNet and its ControlNet run in each other's stages, level by "
+    "level, and no place in them has been proved. Use a ControlNet beside the UNet.",
+    "ControlNetXSAdapter": "It runs as a part of UNetControlNetXSModel alone.",
+    "SparseControlNetModel": _VIDEO,
+    "CosmosControlNetModel": _VIDEO,
 }
 """Denoisers that cannot merge although a block inside them might seem to."""

@@ -1,0 +1,53 @@
+"""Values that a model asks for while it runs on the meta device, where there are none.
+
+Two of them do not change what a call costs, and can be answered: how many tokens each expert of a
+mixture gets, since each token goes to as many experts whichever they are, and sizes that a model
+puts into a tensor and reads again.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch.overrides import TorchFunctionMode
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_COUNTS = (torch.bincount, torch.Tensor.bincount)
+
+
+class StandIns(TorchFunctionMode):
+    """While it is entered, counts and sizes on the meta device are answered on the CPU.
+
+    ``bincount`` answers as if all values were 0: the first expert gets all tokens. ``torch.tensor``
+    of a list of whole numbers, asked for on the meta device, is made on the CPU.
+    """
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: object,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:  # noqa: ANN401 - torch's own signature
+        """Answer, or let torch do it."""
+        given = kwargs or {}
+        if func in _COUNTS:
+            values = cast("torch.Tensor", args[0])
+            if values.is_meta:
+                return torch.tensor([values.numel()])
+        if func is torch.tensor and _is_sizes(args[0]) and _is_meta(given.get("device")):
+            return func(*args, **{**given, "device": "cpu"})
+        return func(*args, **given)
+
+
+def _is_sizes(value: object) -> bool:
+    if not isinstance(value, (list, tuple)):
+        return False
+    return all(type(item) is int for item in cast("list[object]", value))
+
+
+def _is_meta(device: object) -> bool:
+    return device is not None and torch.device(cast("Any", device)).type == "meta"
