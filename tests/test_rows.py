@@ -67,6 +67,8 @@ INCOMPLETE = [
     ("ernie", "ErnieImageSharedAdaLNBlock", {"masks": ()}),
     ("omnigen", "OmniGenBlock", {"masks": ()}),
     ("hunyuan-dit", "HunyuanDiTBlock", {"unmerged_if": None}),
+    ("lumina2 uneven", "Lumina2TransformerBlock", {"ends_with": None}),
+    ("lumina2 uneven", "Lumina2TransformerBlock", {"masks": ()}),
     ("ideogram4", "Ideogram4TransformerBlock", {"rotary": ()}),
     ("bria fibo 2", "BriaFibo2TransformerBlock", {"per_token": ()}),
     ("bria fibo 2 edit", "BriaFibo2TransformerBlock", {"at": "first"}),
@@ -84,4 +86,4 @@ def test_an_incomplete_row_is_found_out(name, block, change, monkeypatch):
     monkeypatch.setitem(BLOCKS, block, dataclasses.replace(BLOCKS[block], **change))
     family = FAMILIES[name]
     with pytest.raises((retom.BlockSpecError, retom.ShapeError, RuntimeError)):
-        check_block_spec(family.build(), family.call(8, 6, 1))
+        check_block_spec(family.build(), family.call(8, 6, 2))

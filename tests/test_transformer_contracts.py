@@ -116,7 +116,18 @@ def test_sizes_weigh_where_the_scope_that_auto_means_has_it():
         retom.apply(FAMILIES["flux"].build(), size_weighted=True)
 
 
-CHECKPOINTED = ["sd3", "flux", "flux kontext", "qwen edit", "pixart", "hidream", "lumina2", "ernie"]
+CHECKPOINTED = [
+    "sd3",
+    "flux",
+    "flux kontext",
+    "qwen edit",
+    "pixart",
+    "hidream",
+    "lumina2",
+    "ernie",
+    "lumina2 uneven",
+    "ideogram4",
+]
 
 
 @pytest.mark.parametrize("name", CHECKPOINTED)

@@ -172,18 +172,26 @@ def test_a_pipeline_merges_and_is_restored(name):
     assert torch.equal(latents(pipe, arguments), plain)
 
 
-def test_prompts_of_several_lengths_are_refused_where_they_move_the_picture():
-    """Lumina 2 puts each picture right after its prompt; prompts of one length merge."""
-    pipe, arguments = lumina2()
-    arguments = {name: value.repeat_interleave(2, dim=0) for name, value in arguments.items()}
-    uneven = {**arguments, "prompt_attention_mask": torch.tensor([[1] * 5, [1, 1, 1, 0, 0]])}
-    plain = latents(pipe, uneven)
+def test_prompts_of_several_lengths_merge_as_each_does_alone():
+    """Lumina 2 puts each picture right after its prompt, so each begins at another token."""
+    pipe, _ = lumina2()
+    lengths = (5, 3)
+    model, arguments = pipe.transformer, tiny.FAMILIES["lumina2"].call(8, 6, 2)
+    mask = torch.arange(tiny.TEXT) < torch.tensor(lengths)[:, None]
+
+    def run(**given):
+        with torch.no_grad():
+            return model(**{**arguments, **given}).sample
+
     with retom.applied(pipe, ratio=0.5) as handle:
-        with pytest.raises(retom.ConfigError, match=r"differ in length.*Draw them one at a time"):
-            latents(pipe, uneven)
-        assert latents(pipe, arguments).isfinite().all()
+        both = run(encoder_attention_mask=mask)
         assert handle.summary().levels[0].kept == 24
-    assert torch.equal(latents(pipe, uneven), plain)
+        for item, length in enumerate(lengths):
+            alone = {name: value[item : item + 1] for name, value in arguments.items()}
+            alone["encoder_hidden_states"] = alone["encoder_hidden_states"][:, :length]
+            alone["encoder_attention_mask"] = mask[item : item + 1, :length]
+            torch.testing.assert_close(both[item : item + 1], run(**alone), rtol=1e-4, atol=1e-5)
+    assert (run(encoder_attention_mask=mask) - both).abs().max() > 1e-4
 
 
 @pytest.mark.parametrize("name", ["sd3.5", "flux", "z-image"])

@@ -162,12 +162,6 @@ def test_protected_tokens_stay_whole():
 
 
 REFUSED = {
-    "lumina2 prompts of several lengths": (
-        "lumina2",
-        lambda a: {"encoder_attention_mask": torch.tensor([[1] * 5, [1, 1, 1, 0, 0]]).bool()},
-        retom.ConfigError,
-        "prompts of a call differ in length.*one at a time",
-    ),
     "flux 2 cache": (
         "flux2",
         lambda a: {"kv_cache_mode": "extract", "num_ref_tokens": 12},

@@ -797,6 +797,9 @@ def _lumina2(h, w, b):
 
 
 FAMILIES["lumina2"] = Family(lumina2, _lumina2, 3)
+FAMILIES["lumina2 uneven"] = Family(
+    lumina2, lambda h, w, b: {**_lumina2(h, w, b), "encoder_attention_mask": text_mask(b)}, 3
+)
 
 
 def z_image():

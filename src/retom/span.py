@@ -29,11 +29,19 @@ class Span:
         tokens: All tokens of the call, (B, S, C).
         start: The image's first.
         length: The image's number, N.
+        order: Where the image begins at another token in each item: which of the block's tokens
+            stands at each place of ``tokens``, (B, S), with the image first. None for the block's
+            own order.
     """
 
     tokens: Tensor
     start: int
     length: int
+    order: Tensor | None = None
+
+    def arranged(self, side: Tensor, axis: int = 1, batch: int = 0) -> Tensor:
+        """What has an entry for each of the block's tokens, in the order of ``tokens``."""
+        return side if self.order is None else _reordered(side, self.order, axis, batch)
 
     @property
     def image(self) -> Tensor:
@@ -70,6 +78,9 @@ def find_span(
     tokens = cast("Tensor", read_path(parameters, *call, (spec.tokens,)))
     if spec.axis == 0:
         tokens = tokens.transpose(0, 1)
+    order = _order(spec, parameters, call, num_tokens)
+    if order is not None:
+        return Span(_reordered(tokens, order), 0, num_tokens, order)
     start = 0 if spec.at == "first" else tokens.shape[1] - num_tokens - references
     if start < 0 or tokens.shape[1] < start + num_tokens:
         raise ShapeError(
@@ -120,11 +131,34 @@ def unmerge_output(
     image = span.image + plan.unmerge(kept - merged)
     after = Span(tokens, span.start, plan.num_kept)
     placed = _placed(spec, after, image)
+    if span.order is not None:
+        placed = _reordered(placed, span.order.argsort(dim=1), spec.axis, 1 - spec.axis)
     if alone:
         return placed
     changed = [*items]
     changed[cast("int", spec.output)] = placed
     return changed if isinstance(output, list) else tuple(changed)
+
+
+def _order(
+    spec: BlockSpec, parameters: tuple[str, ...], call: tuple[Args, Kwargs], num_tokens: int
+) -> Tensor | None:
+    """Each item's tokens from its image on, and around to those before it; None for their own."""
+    if spec.ends_with is None:
+        return None
+    mask = cast("Tensor | None", read_path(parameters, *call, (spec.ends_with,)))
+    if mask is None:
+        return None
+    starts = mask.sum(dim=1, keepdim=True) - num_tokens
+    places = torch.arange(mask.shape[1], device=mask.device)
+    return (starts + places) % mask.shape[1]
+
+
+def _reordered(side: Tensor, order: Tensor, axis: int = 1, batch: int = 0) -> Tensor:
+    """Entries along an axis in another order for each item (B, S)."""
+    rows = side.movedim((batch, axis), (0, 1))
+    index = order.reshape(*order.shape, *[1] * (rows.ndim - 2)).expand(rows.shape)
+    return rows.gather(1, index).movedim((0, 1), (batch, axis))
 
 
 def _placed(spec: BlockSpec, span: Span, image: Tensor) -> Tensor:
@@ -144,9 +178,11 @@ def _picked(side: object, along: Along, span: Span, plan: TokenPlan) -> object:
     if not isinstance(side, Tensor) or side.shape[along.axis] == 1:
         return side  # absent, or one entry for all tokens
     axis = along.axis % side.ndim
+    if along.batch is not None:
+        side = span.arranged(side, axis, along.batch)
     length = side.shape[axis]
     start = span.start
-    if along.at == "last":
+    if along.at == "last" and span.order is None:
         start = length - (span.tokens.shape[1] - span.start)
     if start < 0 or length < start + span.length:
         raise ShapeError(

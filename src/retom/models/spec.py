@@ -75,6 +75,8 @@ class BlockSpec:
         rotary: Rotary tables.
         masks: Attention masks; one with two token dimensions has two entries.
         per_token: Anything else with an entry a token.
+        ends_with: A mask (batch, tokens) of which tokens are there. Where a call brings it, the
+            image is the last of them in each item, which may begin at another token than in others.
         refuse: Arguments under which merging would be wrong.
         unmerged_if: (attribute, reason): blocks that have this attribute, not None, are not
             residual in x and run un-merged.
@@ -90,6 +92,7 @@ class BlockSpec:
     rotary: tuple[Along, ...] = ()
     masks: tuple[Along, ...] = ()
     per_token: tuple[Along, ...] = ()
+    ends_with: str | None = None
     refuse: tuple[Refusal, ...] = ()
     unmerged_if: tuple[str, str] | None = None
 

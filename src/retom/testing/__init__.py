@@ -208,6 +208,7 @@ def _residual_error(site: Site, call: tuple[Args, Kwargs], tokens: int, referenc
         output = output[site.spec.output]
     found = output.transpose(0, 1) if site.spec.axis == 0 else output
     assert found.shape[1] == total
+    found = span.arranged(found)
     return relative(found[:, span.start : span.start + tokens], span.image)
 
 

@@ -11,13 +11,8 @@ BLOCKS = {
     "Lumina2TransformerBlock": BlockSpec(
         at="last",
         rotary=(Along("image_rotary_emb", axis=1, at="last"),),
-        refuse=(
-            Refusal(
-                "attention_mask",
-                "the prompts of a call differ in length, so each picture's tokens begin elsewhere. "
-                "Draw them one at a time.",
-            ),
-        ),
+        masks=(Along("attention_mask", axis=1, at="last"),),
+        ends_with="attention_mask",
     ),
     "ZImageTransformerBlock": BlockSpec(
         tokens="x",
