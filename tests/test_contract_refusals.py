@@ -3,22 +3,9 @@
 import pytest
 import tiny
 import torch
-from diffusers import CogVideoXTransformer3DModel, Ideogram4Transformer2DModel, UNet2DModel
+from diffusers import CogVideoXTransformer3DModel, UNet2DModel
 
 import retom
-
-
-def ideogram():
-    return Ideogram4Transformer2DModel(
-        in_channels=4,
-        num_layers=1,
-        attention_head_dim=8,
-        num_attention_heads=1,
-        intermediate_size=8,
-        adaln_dim=8,
-        llm_features_dim=8,
-        mrope_section=(2, 1, 1),
-    )
 
 
 def video():
@@ -57,12 +44,11 @@ def unet_of_cross_attention():
 UNSUPPORTED = {
     "number": (lambda: 3, r"int is neither: it has no module named unet or transformer"),
     "nothing": (lambda: None, r"NoneType is neither"),
-    "ideogram": (
-        ideogram,
-        r"Ideogram4Transformer2DModel is not supported. Its image tokens stand where an indicator "
-        r"says.*retom.register_block.*Block classes seen: Ideogram4TransformerBlock",
+    "video": (
+        video,
+        r"CogVideoXTransformer3DModel is not supported. It draws videos.*retom.register_block.*"
+        r"Block classes seen: CogVideoXBlock",
     ),
-    "video": (video, r"CogVideoXTransformer3DModel is not supported. It draws videos"),
     "vae": (tiny.vae, r"AutoencoderKL is not supported.*DownEncoderBlock2D"),
     "linear layer": (lambda: torch.nn.Linear(2, 2), r"Linear is not supported.*seen: none"),
     "unconditional unet": (unconditional_unet, r"UNet2DModel is not supported.*AttnDownBlock2D"),
