@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from retom.errors import ConfigError, RetomError
+from retom.errors import ConfigError, ModelError, RetomError
 from retom.studio.job import Failed, Finished, Job, Stopped, StoppedError, Waiting
 
 if TYPE_CHECKING:
@@ -118,11 +118,18 @@ def _done(job: Job) -> Finished | Failed | Stopped:
             "A picture of this size does not fit into the memory of this machine; ask for a "
             "smaller one."
         )
+    except ModelError as error:  # the model is loaded, so it failed while it drew
+        return _broken(error.__cause__ or error)
     except RetomError as error:
         return Failed(str(error))
-    except Exception as error:  # whatever a pipeline raises; the visitor gets a sentence
-        log.exception("A picture could not be drawn.")
-        return Failed(
-            f"The model could not draw this ({type(error).__name__}); the owner of this studio "
-            "finds the details in its log. Try other settings."
-        )
+    except Exception as error:
+        return _broken(error)
+
+
+def _broken(error: BaseException) -> Failed:
+    """A sentence for the visitor; what the pipeline says is for the owner's log alone."""
+    log.error("A picture could not be drawn.", exc_info=error)
+    return Failed(
+        f"The model could not draw this ({type(error).__name__}); the owner of this studio "
+        "finds the details in its log. Try other settings."
+    )
