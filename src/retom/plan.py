@@ -160,6 +160,7 @@ class Plan(TokenPlan):
         mean = self._mean(precise)
         length = cast("Tensor", torch.linalg.vector_norm(precise, dim=-1, keepdim=True))
         shrunk = cast("Tensor", torch.linalg.vector_norm(mean, dim=-1, keepdim=True))
-        # A mean of exactly zero has no direction to keep, and stays zero.
+        # A mean so short that its square vanishes has no length to compare, and stays as it is.
         scale = self._mean(length) / shrunk.clamp_min(torch.finfo(torch.float32).tiny)
+        scale = torch.where(shrunk > 0, scale, torch.ones_like(scale))
         return (mean * scale).to(rows.dtype)
