@@ -54,14 +54,16 @@ def test_bands_are_the_partition_cut_between_rows_of_windows(height, width, wind
     alternate=st.booleans(),
     protect=st.booleans(),
     band_bytes=st.sampled_from([1, 1500, 4000]),
+    dtype=st.sampled_from([torch.float32, torch.float16, torch.bfloat16]),
     seed=st.integers(0, 99),
 )
 def test_a_plan_does_not_depend_on_the_bands(
-    method, height, width, reach, alternate, protect, band_bytes, seed
+    method, height, width, reach, alternate, protect, band_bytes, dtype, seed
 ):
     generator = torch.Generator().manual_seed(seed)
     # whole numbers, so that ties are common
-    x = torch.randint(-1, 2, (2, height * width, 5), generator=generator).float()
+    x = torch.randint(-1, 2, (2, height * width, 5), generator=generator).to(dtype)
+    before = x.clone()
     plain = method(ratio=0.0, window=(2, 3), reach=reach, alternate=alternate)
     grid = Grid(height, width)
     protected = torch.rand(height * width, generator=generator) < 0.3 if protect else None
@@ -75,6 +77,7 @@ def test_a_plan_does_not_depend_on_the_bands(
             assert len(bands.bands(x, windows, reach)) > 1
     for one, other in zip(whole, cut, strict=True):
         assert torch.equal(one, other)
+    assert torch.equal(x, before)  # bands work in memory of their own
 
 
 def _shift(windows, shift):
@@ -83,8 +86,9 @@ def _shift(windows, shift):
 
 def test_the_default_cuts_a_grid_of_a_published_size():
     windows = Windows(Grid(64, 64), 2, 2)
-    parts = bands.bands(torch.empty(2, 4096, 640), windows, reach=1)
-    assert [part.stop - part.start for part in parts] == [6] * 5 + [2]
+    parts = bands.bands(torch.empty(2, 4096, 320), windows, reach=1)
+    assert [part.rows for part in parts] == [9, 9, 9, 5]
+    assert [part.num_windows for part in parts] == [9 * 32, 9 * 32, 9 * 32, 5 * 32]
 
 
 def test_only_a_cpu_gets_bands():

@@ -18,7 +18,7 @@ from retom.grid import Grid, Windows
 if TYPE_CHECKING:
     from torch import Tensor
 
-BAND_BYTES = 2**22
+BAND_BYTES = 3 * 2**20
 """Tokens of a band in float32. With what is derived from them they fit a few MiB of cache."""
 
 
@@ -35,6 +35,16 @@ class Band:
     partition: Windows
     start: int
     stop: int
+
+    @property
+    def rows(self) -> int:
+        """Rows of windows."""
+        return self.stop - self.start
+
+    @property
+    def num_windows(self) -> int:
+        """How many windows it has."""
+        return self.rows * self.partition.columns
 
     @property
     def places(self) -> slice:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import cycle
 from typing import TYPE_CHECKING, Protocol
 
 import torch
 
 from retom.bands import Band, bands
+from retom.grid import around
 from retom.representative import dot, unit_tokens
 
 if TYPE_CHECKING:
@@ -16,6 +18,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from retom.grid import Windows
+
+
+HELD = 2
+"""Bands whose tokens are at hand at a time: one and the next. Of the one before, only the
+representatives are still asked for."""
 
 
 class Elect(Protocol):
@@ -68,15 +75,17 @@ def nearest_representative(
     slots: list[Tensor] = []
     similarities: list[Tensor] = []
     rings: list[Tensor] = []
-    elected = _elected(x, windows, reach, eligible, elect)
+    parts = bands(x, windows, reach)
+    rooms = _rooms(x, parts)
+    elected = _elected(x, parts, rooms[:-1], eligible, elect)
     for before, own, after in _between(elected):
         halo = [part for part in (before, own, after) if part and (reach or part is own)]
-        similarity, ring = _nearest(own, halo, neighbours, closed)
+        similarity, ring = _nearest(own, halo, reach, neighbours, closed, rooms[-1])
         slots.append(own.slot)
         similarities.append(similarity)
         rings.append(ring)
 
-    slot, similarity, ring = (_joined(parts) for parts in (slots, similarities, rings))
+    slot, similarity, ring = (_joined(found) for found in (slots, similarities, rings))
     table = windows.token_index(x.device).expand(len(x), -1, -1)
     token = table.gather(2, slot[..., None]).squeeze(2)
     window = neighbours.expand(len(x), -1, -1).gather(2, ring)
@@ -87,52 +96,111 @@ def nearest_representative(
     return target, similarity.masked_fill(stays, -torch.inf)
 
 
+def _rooms(x: Tensor, parts: list[Band]) -> list[Tensor | None]:
+    """Memory for the tokens of as many bands as are held at a time, and for products behind it.
+
+    None off the CPU, whose allocator gives the same memory back, and while compiling.
+    """
+    held = min(HELD, len(parts))
+    if x.device.type != "cpu" or torch.compiler.is_compiling():
+        return [None] * (held + 1)
+    slots = max(part.num_windows for part in parts) * parts[0].partition.area
+    size = x.shape[0] * slots * x.shape[2]
+    return [x.new_empty(size, dtype=torch.float32) for _ in range(held + 1)]
+
+
 def _elected(
-    x: Tensor, windows: Windows, reach: int, eligible: Tensor | None, elect: Elect
+    x: Tensor,
+    parts: list[Band],
+    rooms: list[Tensor | None],
+    eligible: Tensor | None,
+    elect: Elect,
 ) -> Iterator[_Elected]:
-    """Elect band by band."""
-    for band in bands(x, windows, reach):
-        unit = unit_tokens(x[:, band.tokens], band.windows)
+    """Elect band by band; bands take turns with the rooms."""
+    for band, room in zip(parts, cycle(rooms), strict=False):
+        unit = unit_tokens(x, band.partition, band.places, room)
         slot = elect(unit, band, None if eligible is None else eligible[band.places])
-        index = slot[..., None, None].expand(-1, -1, 1, unit.shape[-1])
-        yield _Elected(band, unit, slot, unit.gather(2, index).squeeze(2))
+        first = torch.arange(slot.numel(), device=x.device) * unit.shape[2]
+        rows = unit.view(-1, unit.shape[-1]).index_select(0, first + slot.reshape(-1))
+        yield _Elected(band, unit, slot, rows.view(*slot.shape, -1))
 
 
 def _nearest(
-    own: _Elected, halo: list[_Elected], neighbours: Tensor, closed: Tensor | None
+    own: _Elected,
+    halo: list[_Elected],
+    reach: int,
+    neighbours: Tensor,
+    closed: Tensor | None,
+    room: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     """Compare the tokens of a band with the representatives within reach.
 
     Args:
         own: The band.
         halo: The band and those beside it, from the top.
+        reach: How many windows away to look.
         neighbours: From :meth:`retom.grid.Windows.neighbours`, (num_windows, K).
         closed: Windows that nothing may join, bool (num_windows,); None for none.
+        room: Memory for products, see :func:`retom.representative.dot`.
 
     Returns:
         The highest similarity, float32 (B, n, window_area), and in which column of ``neighbours``
         the window stands whose representative it belongs to, int64 of the same shape.
     """
-    vectors = _joined([part.vector for part in halo])
-    first = halo[0].band.places.start
-    columns = (neighbours[own.band.places] - first).T.contiguous()
-    found = [dot(own.unit, own.vector[:, :, None])]
-    for window in columns[1:]:
-        candidate = dot(own.unit, vectors.index_select(1, window)[:, :, None])
-        if closed is not None:
-            candidate = candidate.masked_fill(closed[window + first][:, None], -torch.inf)
-        found.append(candidate)
-    if len(found) == 1:
-        return found[0], torch.zeros_like(found[0], dtype=torch.int64)
+    if room is not None:
+        room = room[: own.unit.numel()].view(own.unit.shape)
+    at_home = dot(own.unit, own.vector[:, :, None], room)
+    if not reach:
+        return at_home, torch.zeros_like(at_home, dtype=torch.int64)
+    rows, columns = own.band.rows, own.band.partition.columns
+    batch, _, area, channels = own.unit.shape
+    tokens = own.unit.view(batch, rows, columns, area, channels)
+    room = None if room is None else room.view(tokens.shape)
+    # (down, right, B, rows, columns, 1, C): a view, in which a step is a step in the field
+    shifted = _field(own, halo, reach).unfold(1, rows, 1).unfold(2, columns, 1)
+    shifted = shifted.permute(1, 2, 0, 4, 5, 3)[..., None, :]
+    found = [at_home.view(batch, rows, columns, area)]
+    for down, right in around(reach)[1:]:
+        found.append(dot(tokens, shifted[reach + down, reach + right], room))
     # At a tie max names the first, which is the window itself before all others.
-    similarity, ring = torch.stack(found).max(dim=0)
+    blocked = _blocked(neighbours[own.band.places], closed)
+    stacked = torch.stack(found).flatten(2, 3).masked_fill(blocked.T[:, None, :, None], -torch.inf)
+    similarity, ring = stacked.max(dim=0)
     return similarity, ring
+
+
+def _field(own: _Elected, halo: list[_Elected], reach: int) -> Tensor:
+    """The representatives around a band where they stand, with room to look beyond the border.
+
+    Returns:
+        Unit tokens, (B, rows + 2 reach, columns + 2 reach, C); anything beyond the border.
+    """
+    batch, _, channels = own.vector.shape
+    columns = own.band.partition.columns
+    shape = (batch, own.band.rows + 2 * reach, columns + 2 * reach, channels)
+    field = own.vector.new_empty(shape)
+    first = own.band.start - reach
+    for part in halo:
+        start = max(part.band.start, first)
+        stop = min(part.band.stop, own.band.stop + reach)
+        rows = part.vector.view(batch, -1, columns, channels)
+        rows = rows[:, start - part.band.start : stop - part.band.start]
+        field[:, start - first : stop - first, reach : reach + columns] = rows
+    return field
+
+
+def _blocked(neighbours: Tensor, closed: Tensor | None) -> Tensor:
+    """Which neighbours are none: beyond the border, or closed; bool (n, K)."""
+    beyond = neighbours == neighbours[:, :1]
+    if closed is not None:
+        beyond = beyond | closed[neighbours]
+    return torch.cat([torch.zeros_like(beyond[:, :1]), beyond[:, 1:]], dim=1)
 
 
 def _between(
     items: Iterator[_Elected],
 ) -> Iterator[tuple[_Elected | None, _Elected, _Elected | None]]:
-    """Yield each item with the one before and the one after; only three are held at a time."""
+    """Yield each item with the one before and the one after."""
     before, own = None, next(items)
     for after in items:
         yield before, own, after

@@ -118,15 +118,27 @@ class Windows:
         """The partition shifted by half a window up and to the left."""
         return replace(self, top=self.height // 2, left=self.width // 2)
 
-    def gather(self, tokens: Tensor) -> Tensor:
-        """Copy tokens (B, N, C) into window order, (B, num_windows, window_area, C).
+    def gather(
+        self, tokens: Tensor, places: slice = slice(None), room: Tensor | None = None
+    ) -> Tensor:
+        """Copy tokens (B, N, C) into window order, (B, n, window_area, C).
 
         Slots beyond a ragged edge hold a copy of some token; mask them with :meth:`valid`.
+
+        Args:
+            tokens: In raster order.
+            places: Which n windows; all of them if not given.
+            room: Memory of at least that many elements to copy to, in one dimension and of the
+                dtype of the tokens; fresh memory if not given.
         """
         batch, _, channels = tokens.shape
-        rows = self._rows(batch, tokens.device)
-        gathered = tokens.reshape(-1, channels).index_select(0, rows)
-        return gathered.reshape(batch, self.count, self.area, channels)
+        rows = self._rows(batch, tokens.device)[:, places]
+        shape = (*rows.shape, channels)
+        flat = tokens.reshape(-1, channels)
+        if room is None:
+            return flat.index_select(0, rows.reshape(-1)).reshape(shape)
+        out = room[: rows.numel() * channels].view(-1, channels)
+        return torch.index_select(flat, 0, rows.reshape(-1), out=out).view(shape)
 
     def token_order(self, values: Tensor) -> Tensor:
         """Reorder (B, num_windows, window_area) to tokens (B, N), without slots beyond the edge."""
@@ -159,15 +171,13 @@ class Windows:
         others in raster order. A neighbour beyond the border of the grid is replaced by the window
         itself.
         """
-        span = range(-reach, reach + 1)
-        around = ((down, right) for down in span for right in span if down or right)
-        return beside(self.rows, self.columns, ((0, 0), *around), device)
+        return beside(self.rows, self.columns, around(reach), device)
 
     @table
     def _rows(self, batch: int, device: torch.device) -> Tensor:
-        """Row of every slot among the tokens of a batch, int64 (batch x num_windows x area,)."""
+        """Row of every slot among the tokens of a batch, int64 (batch, num_windows, area)."""
         item = torch.arange(batch, device=device)[:, None, None]
-        return (self.token_index(device) + item * self.grid.num_tokens).reshape(-1)
+        return self.token_index(device) + item * self.grid.num_tokens
 
     def _slot_positions(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """Row and column of every slot, each int64 (num_windows, window_area)."""
@@ -176,6 +186,12 @@ class Windows:
         row = window // self.columns * self.height + slot // self.width - self.top
         column = window % self.columns * self.width + slot % self.width - self.left
         return row, column
+
+
+def around(reach: int) -> tuple[tuple[int, int], ...]:
+    """Rows down and columns right to each window within ``reach``, in the order of neighbours."""
+    span = range(-reach, reach + 1)
+    return ((0, 0), *((down, right) for down in span for right in span if down or right))
 
 
 @table

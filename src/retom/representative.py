@@ -12,18 +12,31 @@ if TYPE_CHECKING:
     from retom.grid import Windows
 
 
-def unit_tokens(tokens: Tensor, windows: Windows) -> Tensor:
-    """Tokens at length one in window order, float32 (B, num_windows, window_area, C).
+def unit_tokens(
+    tokens: Tensor, windows: Windows, places: slice = slice(None), room: Tensor | None = None
+) -> Tensor:
+    """Tokens at length one in window order, float32 (B, n, window_area, C).
 
     Slots beyond a ragged edge are zero vectors, so that they add nothing to a window's sum. A token
     of length zero stays zero: its cosine similarity to anything is zero.
+
+    Args:
+        tokens: In raster order, any float dtype, (B, N, C).
+        windows: The partition.
+        places: Which n of its windows.
+        room: Where the result may stand, float32 with at least as many elements, in one dimension;
+            for why, see :func:`dot`.
     """
-    gathered = windows.gather(tokens).float()
-    length = cast("Tensor", torch.linalg.vector_norm(gathered, dim=-1, keepdim=True))
+    if room is None or tokens.dtype == torch.float32:
+        unit = windows.gather(tokens, places, room).float()
+    else:
+        gathered = windows.gather(tokens, places)
+        unit = room[: gathered.numel()].view(gathered.shape).copy_(gathered)
+    length = cast("Tensor", torch.linalg.vector_norm(unit, dim=-1, keepdim=True))
     scale = 1.0 / length.clamp_min(torch.finfo(torch.float32).tiny)
     if windows.is_ragged:
-        scale = scale * windows.valid(tokens.device)[..., None]
-    return gathered * scale
+        scale = scale * windows.valid(tokens.device)[places][..., None]
+    return unit.mul_(scale)
 
 
 def at_length_one(tokens: Tensor) -> Tensor:
@@ -79,9 +92,11 @@ def window_sum(unit: Tensor) -> Tensor:
 
     Slot by slot: reducing a middle dimension in one call is an order of magnitude slower on CPU.
     """
-    total = unit[:, :, 0]
-    for slot in range(1, unit.shape[2]):
-        total = total + unit[:, :, slot]
+    if unit.shape[2] == 1:
+        return unit[:, :, 0]
+    total = unit[:, :, 0] + unit[:, :, 1]
+    for slot in range(2, unit.shape[2]):
+        total += unit[:, :, slot]
     return total
 
 
@@ -105,10 +120,18 @@ def first_eligible(eligible: Tensor) -> Tensor:
     return eligible.to(torch.int8).argmax(dim=-1)
 
 
-def dot(x: Tensor, y: Tensor) -> Tensor:
+def dot(x: Tensor, y: Tensor, room: Tensor | None = None) -> Tensor:
     """Dot products along the last dimension, by multiply-and-sum.
 
     Not a matmul: each product is then computed alike whatever the batch, and in float32 even where
     the user has allowed TF32 matmuls.
+
+    Args:
+        x: One factor, (..., C).
+        y: The other, broadcast to it.
+        room: Where the products may stand until they are summed, of ``x``'s shape; its content is
+            lost. Fresh memory costs a processor more than the products do: each page of it is a
+            fault to serve, call after call.
     """
-    return (x * y).sum(dim=-1)
+    products = x * y if room is None else torch.mul(x, y, out=room)
+    return products.sum(dim=-1)
