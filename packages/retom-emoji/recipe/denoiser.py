@@ -23,7 +23,9 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from . import noise, render, sentences, text
 from .ema import Ema
 from .loop import Loop, move, set_rate
+from .optimizers import MatrixOptimizer, Together
 from .pool import Encoders, Pool
+from .precision import mixed
 from .preset import DenoiserSettings, Phase, Preset
 from .stream import Stream
 
@@ -134,7 +136,7 @@ def loss_of(unet: UNet2DConditionModel, encoders: Encoders, alphas: Tensor, batc
     picture's colours, so every timestep weighs the same in v.
     """
     noisy, target = noise.noisy_and_velocity(batch.latents, batch.noise, batch.steps, alphas)
-    with torch.autocast(noisy.device.type, torch.bfloat16, enabled=noisy.is_cuda):
+    with mixed(noisy.device):
         states = encoders.states(batch.ids)
         guess = unet(noisy, batch.steps, states, return_dict=False)[0]
     return (guess.float() - target).square().mean()
@@ -226,12 +228,21 @@ def anchored(
     count = min(ANCHORED, preset.text.batch)
 
     def both(batch: Batch) -> Tensor:
-        on_gpu = batch.latents.is_cuda
-        with torch.autocast(batch.latents.device.type, torch.bfloat16, enabled=on_gpu):
+        with mixed(batch.latents.device):
             extra = imitation.loss(count)
         return losses(batch) + preset.denoiser.anchor * extra
 
     return both
+
+
+def split(unet: UNet2DConditionModel) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """Part the matrices between hidden channels, which Muon is made for, from all else."""
+    matrices: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
+    for name, weight in unet.named_parameters():
+        outer = name.startswith(("conv_in", "conv_out", "time_embedding.linear_1"))
+        (others if outer or weight.ndim == 1 else matrices).append(weight)
+    return matrices, others
 
 
 def train(
@@ -251,13 +262,16 @@ def train(
     """
     settings = preset.denoiser
     modules: dict[str, nn.Module] = {"unet": unet}
-    groups = [{"params": list(unet.parameters()), "peak": phase.rate}]
+    matrices, others = split(unet) if phase.matrix_rate else ([], list(unet.parameters()))
+    groups = [{"params": others, "peak": phase.rate}]
     if phase.text_rate:
         encoders.text.train().requires_grad_(requires_grad=True)
         modules["text"] = encoders.text
         groups.append({"params": list(encoders.text.parameters()), "peak": phase.text_rate})
     # no weight decay: with so few steps it does nothing good
-    optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.99), weight_decay=0.0, fused=True)
+    adam = torch.optim.AdamW(groups, betas=(0.9, 0.99), weight_decay=0.0, fused=True)
+    muon = [MatrixOptimizer(matrices, phase.matrix_rate)] if matrices else []
+    optimizer = Together(adam, *muon)
     ema = Ema(modules, settings.ema)
     device = unet.device
     loop = Loop(
@@ -282,7 +296,7 @@ def train(
         if settings.anchor and phase.text_rate:
             losses = anchored(losses, encoders, preset, work, seed)
         empty = encoders.tokens([""])
-        parameters = [p for group in groups for p in group["params"]]
+        parameters = [*matrices, *(p for group in groups for p in group["params"])]
         workers = Executor(preset.threads if device.type == "cpu" else 1)
         while not loop.done:
             set_rate(

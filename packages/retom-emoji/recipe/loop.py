@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from .ema import Ema
+from .optimizers import Together
 
 LOG_SECONDS = 15.0
 SAVE_SECONDS = 180.0
@@ -41,7 +42,7 @@ class Loop:
         *,
         minutes: float,
         modules: dict[str, nn.Module],
-        optimizer: torch.optim.Optimizer,
+        optimizer: torch.optim.Optimizer | Together,
         ema: Ema,
         deadline: float = math.inf,
     ) -> None:
@@ -168,7 +169,7 @@ def move(module: nn.Module, device: torch.device) -> None:
 
 
 def set_rate(
-    optimizer: torch.optim.Optimizer,
+    optimizer: torch.optim.Optimizer | Together,
     *,
     step: int,
     fraction: float,

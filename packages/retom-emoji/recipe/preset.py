@@ -83,6 +83,8 @@ class Phase:
             device, see :mod:`.scenes`.
         batch: Pictures in a step.
         rate: Peak learning rate of the UNet.
+        matrix_rate: Peak learning rate of its matrices under Muon, whose scale is AdamW's; 0
+            leaves them to AdamW with all else.
         text_rate: Peak learning rate of the text encoder, 0 to keep it as it is.
         final: Share of the peak rate left at the end.
         minutes: Budget.
@@ -103,6 +105,7 @@ class Phase:
     minutes: float
     often: str = ""
     often_share: float = 0.0
+    matrix_rate: float = 0.0
 
 
 @dataclass(frozen=True)
