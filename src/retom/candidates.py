@@ -71,7 +71,7 @@ def nearest_representative(
     """
     reach = min(reach, max(windows.rows, windows.columns) - 1)  # beyond the grid there is nobody
     neighbours = windows.neighbours(reach, x.device)
-    closed = None if eligible is None else ~eligible.any(dim=-1)
+    blocked = _blocked(neighbours, eligible)
     slots: list[Tensor] = []
     similarities: list[Tensor] = []
     rings: list[Tensor] = []
@@ -80,7 +80,7 @@ def nearest_representative(
     elected = _elected(x, parts, rooms[:-1], eligible, elect)
     for before, own, after in _between(elected):
         halo = [part for part in (before, own, after) if part and (reach or part is own)]
-        similarity, ring = _nearest(own, halo, reach, neighbours, closed, rooms[-1])
+        similarity, ring = _nearest(own, halo, reach, blocked, rooms[-1])
         slots.append(own.slot)
         similarities.append(similarity)
         rings.append(ring)
@@ -129,8 +129,7 @@ def _nearest(
     own: _Elected,
     halo: list[_Elected],
     reach: int,
-    neighbours: Tensor,
-    closed: Tensor | None,
+    blocked: Tensor,
     room: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     """Compare the tokens of a band with the representatives within reach.
@@ -139,8 +138,7 @@ def _nearest(
         own: The band.
         halo: The band and those beside it, from the top.
         reach: How many windows away to look.
-        neighbours: From :meth:`retom.grid.Windows.neighbours`, (num_windows, K).
-        closed: Windows that nothing may join, bool (num_windows,); None for none.
+        blocked: From :func:`_blocked`, (num_windows, K).
         room: Memory for products, see :func:`retom.representative.dot`.
 
     Returns:
@@ -163,8 +161,8 @@ def _nearest(
     for down, right in around(reach)[1:]:
         found.append(dot(tokens, shifted[reach + down, reach + right], room))
     # At a tie max names the first, which is the window itself before all others.
-    blocked = _blocked(neighbours[own.band.places], closed)
-    stacked = torch.stack(found).flatten(2, 3).masked_fill(blocked.T[:, None, :, None], -torch.inf)
+    none_there = blocked[own.band.places].T[:, None, :, None]
+    stacked = torch.stack(found).flatten(2, 3).masked_fill(none_there, -torch.inf)
     similarity, ring = stacked.max(dim=0)
     return similarity, ring
 
@@ -189,12 +187,20 @@ def _field(own: _Elected, halo: list[_Elected], reach: int) -> Tensor:
     return field
 
 
-def _blocked(neighbours: Tensor, closed: Tensor | None) -> Tensor:
-    """Which neighbours are none: beyond the border, or closed; bool (n, K)."""
-    beyond = neighbours == neighbours[:, :1]
-    if closed is not None:
-        beyond = beyond | closed[neighbours]
-    return torch.cat([torch.zeros_like(beyond[:, :1]), beyond[:, 1:]], dim=1)
+def _blocked(neighbours: Tensor, eligible: Tensor | None) -> Tensor:
+    """Which neighbours no token may join: beyond the border, or with nothing eligible.
+
+    Args:
+        neighbours: From :meth:`retom.grid.Windows.neighbours`, (num_windows, K).
+        eligible: Which slots may leave or be joined, bool (num_windows, window_area), None for all.
+
+    Returns:
+        Bool (num_windows, K); never the window itself, whose tokens may stay at home.
+    """
+    blocked = neighbours == neighbours[:, :1]
+    if eligible is not None:
+        blocked = blocked | ~eligible.any(dim=-1)[neighbours]
+    return torch.cat([torch.zeros_like(blocked[:, :1]), blocked[:, 1:]], dim=1)
 
 
 def _between(
