@@ -179,3 +179,19 @@ def test_autocast_keeps_merging(merge):
         output = tiny.call(model, tiny.inputs())
     assert seen[LEVEL_0] == [128]
     assert (output.float() - expected).abs().mean() < 0.03  # as above
+
+
+def test_a_rule_is_weighted_by_size_if_its_own_method_is():
+    """ToMe as published weighs nothing; ReToM, which takes its place at some noise, does."""
+    model = tiny.sd15_unet()
+    rules = (retom.Rule(method=retom.ReToM(ratio=0.5), noise=(0.0, 0.5)),)
+    retom.apply(model, method=retom.methods.ToMe(ratio=0.5), rules=rules)
+    masks = []
+    attention = model.get_submodule(f"{tiny.FIRST}.attn1")
+    attention.register_forward_pre_hook(
+        lambda _module, _args, kwargs: masks.append(kwargs.get("attention_mask")), with_kwargs=True
+    )
+    for timestep in (900, 100):
+        tiny.call(model, tiny.inputs(), timestep=timestep)
+    assert masks[0] is None
+    assert masks[1] is not None

@@ -178,6 +178,39 @@ def test_what_is_no_mask_is_refused(mask):
         handle.protect(mask)
 
 
+@pytest.mark.parametrize(
+    "mask",
+    [
+        torch.tensor([[0.0, 2.0]]),
+        torch.tensor([[-0.1, 1.0]]),
+        torch.tensor([[float("nan"), 1.0]]),
+        torch.tensor([[0, 256]]),
+        torch.tensor([[-1, 1]]),
+        torch.tensor([[0j, 1j]]),
+    ],
+)
+def test_a_mask_of_another_range_is_refused(mask):
+    handle = retom.apply(tiny.sd15_unet())
+    with pytest.raises(ConfigError, match="floats from 0 to 1 or whole numbers from 0 to 255"):
+        handle.protect(mask)
+
+
+@pytest.mark.parametrize(
+    ("mask", "protected"),
+    [
+        (torch.tensor([[0, 1]], dtype=torch.uint8), [[False, True]]),  # labels
+        (torch.tensor([[0, 0]]), [[False, False]]),
+        (torch.tensor([[1, 2]]), [[False, False]]),  # grey values: both all but black
+        (torch.tensor([[127, 128]], dtype=torch.uint8), [[False, True]]),
+        (torch.tensor([[0.49, 0.5]], dtype=torch.float16), [[False, True]]),
+    ],
+)
+def test_what_a_mask_means(mask, protected):
+    handle = retom.apply(tiny.sd15_unet())
+    handle.protect(mask)
+    assert handle._state.mask.tolist() == protected
+
+
 def test_the_mask_of_an_inpainting_pipeline_serves():
     from PIL import Image
 

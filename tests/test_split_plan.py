@@ -190,11 +190,18 @@ def test_protected_tokens_and_fused_projections_merge_queries_and_keys_alike():
     handle = retom.apply(model)
     mask = torch.zeros(128, 128, dtype=torch.bool)
     mask[:16, :16] = True
+    lean = handle.summary().levels[0]
     handle.protect(mask)
     assert seen(model) == ([128], [128])
+    alike = handle.summary().levels[0]
+    assert (alike.kept_queries, alike.kept_keys) == (128, 128)
+    assert alike.flops_kept > lean.flops_kept
+    assert "as queries" not in str(handle.summary())
     handle.protect(None)
     assert seen(model) == ([166], [90])
+    assert handle.summary().levels[0] == lean
     model.fuse_qkv_projections()
+    assert (handle.summary().levels[0].kept_queries, alike.kept_keys) == (128, 128)
     with tiny.tokens_seen(model, "attn1.to_qkv") as fused:
         tiny.call(model, tiny.inputs())
     assert fused[f"{tiny.FIRST}.attn1.to_qkv"] == [128]

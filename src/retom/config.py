@@ -149,14 +149,18 @@ class Config:
 
     @property
     def weighs_by_size(self) -> bool:
-        """Whether attention is weighted by the sizes of merged tokens.
+        """Whether attention is weighted by the sizes of merged tokens, where no rule speaks.
 
         With ``size_weighted="auto"`` it is for ReToM and its like, and not for methods whose
         papers do without; nor in scope ``block``. Of scope ``auto`` it says what holds in a UNet,
         until applying puts the scope that is meant in its place.
         """
+        return self.weighs(self.method)
+
+    def weighs(self, method: Method) -> bool:
+        """Whether attention is weighted by size where ``method`` merges, which a rule may name."""
         if self.size_weighted == "auto":
-            return self.scope != "block" and getattr(self.method, "weighs_by_size", False)
+            return self.scope != "block" and getattr(method, "weighs_by_size", False)
         return self.size_weighted
 
     def method_at(self, level: int, noise: float | None) -> Method | None:

@@ -272,7 +272,8 @@ def applied(
 ) -> Generator[Handle]:
     """Merge inside a ``with`` block, and remove it at the end, also after an exception.
 
-    Takes what :func:`apply` takes.
+    Takes what :func:`apply` takes. What ``replace=True`` replaces is removed for good, and does not
+    come back at the end of the block.
     """
     handle = apply(target, config, preset=preset, replace=replace, **options)
     try:

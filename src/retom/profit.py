@@ -99,15 +99,16 @@ class Measured:
     @property
     def why(self) -> str:
         """In plain words, why it runs un-merged."""
-        times = f"{self.unmerged_ms:.3g} ms un-merged, {self.merged_ms:.3g} ms merged"
+        times = (
+            f"medians over {self.rounds} rounds: of the ratio within a round "
+            f"{self.speedup:.2f}x, of the times {self.unmerged_ms:.3g} ms un-merged and "
+            f"{self.merged_ms:.3g} ms merged"
+        )
         if self.speedup < 1:
-            return (
-                f"merged it takes {1 / self.speedup:.2f} times as long "
-                f"({times}, {self.rounds} rounds)"
-            )
+            return f"merged it takes {1 / self.speedup:.2f} times as long ({times})"
         return (
             f"merged it is {self.speedup:.2f} times as fast, which is not told from 1 "
-            f"({times}, {self.rounds} rounds; at least {self.surely:.2f} with 95 % confidence)"
+            f"({times}; at least {self.surely:.2f}x with 95 % confidence)"
         )
 
 
@@ -254,5 +255,5 @@ def check_skip(skip: object) -> Skip:
     raise ConfigError(
         "skip is None (every layer in scope merges), 'unprofitable' (each is timed, and those that "
         "merging does not make faster run un-merged), or the names of blocks that run un-merged, "
-        f"as summary().skipped lists them; {skip!r} was given."
+        f"as summary().skipped_sites lists them; {skip!r} was given."
     )

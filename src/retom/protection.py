@@ -20,14 +20,15 @@ def read_mask(mask: object) -> Tensor:
 
     Args:
         mask: A PIL picture, an array or a tensor of (height, width), with leading dimensions of
-            size 1 allowed: booleans, or values of which the upper half of the range (from 128 of
-            255, from 0.5 of 1) means protected.
+            size 1 allowed: booleans; floats from 0 to 1, of which those from 0.5 are protected;
+            whole numbers from 0 to 255, of which those from 128 are; or whole numbers of which none
+            is above 1, as segmentation leaves them, of which the ones are.
 
     Returns:
         bool (height, width) on the CPU.
 
     Raises:
-        ConfigError: It is nothing of the kind.
+        ConfigError: It is nothing of the kind, or its values are out of that range.
     """
     if hasattr(mask, "convert") and hasattr(mask, "tobytes"):  # a PIL picture
         grey = cast("Any", mask).convert("L")
@@ -50,7 +51,17 @@ def read_mask(mask: object) -> Tensor:
         )
     if values.dtype == torch.bool:
         return values
-    return values >= (0.5 if values.is_floating_point() else 128)
+    whole = not values.is_floating_point()
+    most = 255 if whole else 1
+    if values.is_complex() or not bool(((values >= 0) & (values <= most)).all()):
+        raise ConfigError(
+            "protect takes booleans, floats from 0 to 1 or whole numbers from 0 to 255; a mask of "
+            f"{str(values.dtype).removeprefix('torch.')} with other values was given. Scale it, or "
+            "give mask > threshold."
+        )
+    if whole and int(values.max()) <= 1:
+        return values == 1
+    return values >= (128 if whole else 0.5)
 
 
 def protected_tokens(mask: Tensor, grid: Grid) -> Tensor:

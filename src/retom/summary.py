@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
 from retom.grid import Grid
+from retom.hooks.layers import merges_apart
 from retom.skipping import Decision, decisions_of, skips, told
 
 if TYPE_CHECKING:
@@ -220,7 +221,8 @@ def summarise(
             if len(whole) == len(sites):
                 method = None
             kept = tokens - (0 if method is None else method.num_removed(grid))
-            queries, keys = _kept_apart(method, config.scope, grid)
+            apart = state.mask is None and all(_apart(config.scope, site) for site in sites)
+            queries, keys = _kept_apart(method, config.scope, grid, apart=apart)
             if all(site.inside is not None for site in sites):
                 full = _flops(sites, config.scope, tokens, tokens)
                 rest = [site for site in sites if site not in whole]
@@ -256,7 +258,13 @@ def summarise(
     )
 
 
-def _kept_apart(method: Method | None, scope: str, grid: Grid) -> tuple[int, int]:
+def _apart(scope: str, site: Site) -> bool:
+    """Whether the hooks of a site let its queries and keys merge apart."""
+    inside = site.inside
+    return inside is not None and merges_apart(scope, inside.attention, softmax=not inside.linear)
+
+
+def _kept_apart(method: Method | None, scope: str, grid: Grid, *, apart: bool) -> tuple[int, int]:
     """Queries, and keys and values, that are left for self-attention."""
     tokens = grid.num_tokens
     if method is None:
@@ -264,8 +272,8 @@ def _kept_apart(method: Method | None, scope: str, grid: Grid) -> tuple[int, int
     removed = method.num_removed(grid)
     if scope == "kv":
         return tokens, tokens - removed
-    apart = getattr(method, "removed_apart", None) if scope == "attention" else None
-    queries, keys = apart(grid) if apart else (removed, removed)
+    lean = getattr(method, "removed_apart", None) if apart else None
+    queries, keys = lean(grid) if lean else (removed, removed)
     return tokens - queries, tokens - keys
 
 

@@ -55,7 +55,8 @@ class SiteHook:
         self, args: Args, kwargs: Kwargs, plan: TokenPlan
     ) -> tuple[Args, Kwargs]:
         """A self-attention's arguments with the mask of the kept keys."""
-        weighted = self.state.config.weighs_by_size
+        method = self.level.method
+        weighted = method is not None and self.state.config.weighs(method)
         return with_mask(args, kwargs, ATTENTION_MASK_POSITION, plan, size_weighted=weighted)
 
 

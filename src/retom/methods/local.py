@@ -65,7 +65,8 @@ class LocalMethod(ABC):
         alternate: Shift the windows by half a window whenever plans are renewed in a generation,
             and back, so that no fixed grid prints through.
         rematch: Once it is known which tokens go, let each join the most similar kept token beside
-            it, be it a representative or not, see :mod:`retom.rematch`.
+            it, be it a representative or not, see :mod:`retom.rematch`. Where keys merge apart from
+            queries (``kv_lean``), queries alone: keys stay with their representatives.
         kv_lean: How far merging leans towards the keys and values of self-attention, 0 to 1, in
             scope ``attention``. Of the room that there is, min(R, most - R) with R the tokens to
             remove and ``most`` those that the windows can give up, this share goes: keys lose that
