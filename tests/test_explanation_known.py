@@ -105,7 +105,7 @@ def test_a_model_has_the_published_number_of_parameters(name):
 )
 def test_ceilings_of_attention_are_those_worked_out_by_hand(name, side, top, every):
     """Total / (total - saved) for half of the tokens, to the two digits of docs/explain.md."""
-    answer = retom.explain(name, height=side, width=side, ratio=0.5)
+    answer = retom.explain(name, height=side, width=side, ratio=0.5, kv_lean=0)
     assert answer.ceiling("attention").speedup == pytest.approx(top, abs=0.006)
     assert answer.ceiling("attention", "all").speedup == pytest.approx(every, abs=0.006)
 

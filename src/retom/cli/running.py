@@ -26,7 +26,7 @@ def require(command: str, packages: Sequence[str], extra: str) -> None:
         except ModuleNotFoundError as error:
             raise MissingExtraError(
                 f"retom {command} needs {error.name}, which is not installed: "
-                f'pip install "retom[{extra}]".'
+                f'pip install "retom[{extra}]", or in a checkout pip install ".[{extra}]".'
             ) from error
 
 
