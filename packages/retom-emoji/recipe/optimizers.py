@@ -11,29 +11,40 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 class MatrixOptimizer(torch.optim.Muon):
     """Muon on views of weights as matrices, so that it takes the kernels of convolutions too.
 
     Args:
-        weights: Contiguous parameters of two dimensions or more; a kernel is a matrix with a row
-            for each channel that it gives.
+        weights: Parameters of two dimensions or more, contiguous or with channels last; a kernel is
+            a matrix with a row for each channel that it gives. In which order its columns stand
+            makes no difference to an update.
         peak: Peak learning rate, on the scale of AdamW's.
     """
 
     def __init__(self, weights: Iterable[nn.Parameter], peak: float) -> None:
         self._weights = list(weights)
-        self._matrices = [nn.Parameter(w.detach().view(len(w), -1)) for w in self._weights]
+        self._matrices = [
+            nn.Parameter(_as_stored(w, w.detach()).view(len(w), -1)) for w in self._weights
+        ]
         group: Any = {"params": self._matrices, "peak": peak}
         super().__init__([group], weight_decay=0.0, adjust_lr_fn="match_rms_adamw")
 
     def step(self, closure: None = None) -> None:
         """Move the weights by the gradients that stand in them."""
         for weight, matrix in zip(self._weights, self._matrices, strict=True):
-            matrix.grad = None if weight.grad is None else weight.grad.reshape_as(matrix)
+            gradient = weight.grad
+            if gradient is not None:
+                gradient = _as_stored(weight, gradient).reshape_as(matrix)
+            matrix.grad = gradient
         super().step(closure)
+
+
+def _as_stored(weight: Tensor, values: Tensor) -> Tensor:
+    """Values of a weight's shape in the order in which its dimensions lie in memory."""
+    return values if weight.is_contiguous() else values.movedim(1, -1)
 
 
 class Together:

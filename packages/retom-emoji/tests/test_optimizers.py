@@ -19,9 +19,10 @@ from recipe.precision import mixed
 from recipe.preset import load
 
 
-def test_muon_moves_all_directions_of_a_kernel_alike() -> None:
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_muon_moves_all_directions_of_a_kernel_alike(layout: torch.memory_format) -> None:
     torch.manual_seed(0)
-    layer = torch.nn.Conv2d(8, 6, 3, bias=False)
+    layer = torch.nn.Conv2d(8, 6, 3, bias=False).to(memory_format=layout)
     before = layer.weight.detach().clone()
     # one direction of the gradient is a thousand times longer than the others
     gradient = torch.randn(6, 72)
@@ -29,7 +30,7 @@ def test_muon_moves_all_directions_of_a_kernel_alike() -> None:
     # as convolutions leave them on some processors: not in the order of the weight
     layer.weight.grad = gradient.view(6, 8, 3, 3).to(memory_format=torch.channels_last)
     MatrixOptimizer([layer.weight], peak=0.1).step()
-    moved = (layer.weight.detach() - before).view(6, -1)
+    moved = (layer.weight.detach() - before).reshape(6, -1)
     lengths = torch.linalg.svdvals(moved)
     assert lengths[0] / lengths[-1] < 6
     assert torch.linalg.svdvals(gradient)[0] / torch.linalg.svdvals(gradient)[-1] > 100
