@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from retom import BudgetError, Grid
+from retom import BudgetError, Grid, ReToM
 from retom.allocation import allocate, num_removed
 from retom.grid import Windows
 
@@ -70,3 +70,18 @@ def test_a_ragged_grid_can_give_up_less():
     assert num_removed(5 / 9, Windows(Grid(3, 3), 2, 2)) == 5
     with pytest.raises(BudgetError, match="can give up 5 at most"):
         num_removed(0.7, Windows(Grid(3, 3), 2, 2))
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+@pytest.mark.parametrize("reach", [0, 1])
+@pytest.mark.parametrize("allocation", ["similarity", "coherence", "uniform"])
+def test_a_picture_that_is_no_number_leaves_the_others_of_its_batch_alone(allocation, reach, bad):
+    x = torch.randn(2, 36, 8, generator=torch.Generator().manual_seed(0))
+    broken = x.clone()
+    broken[0] = bad
+    method = ReToM(ratio=0.5, allocation=allocation, reach=reach)
+    plan, sound = method.plan(broken, Grid(6, 6)), method.plan(x, Grid(6, 6))
+    assert plan.slot.min() >= 0
+    assert plan.slot.max() < plan.num_kept
+    assert torch.equal(plan.slot[1], sound.slot[1])
+    assert torch.equal(plan.merge(broken)[1], sound.merge(x)[1])

@@ -1,6 +1,7 @@
 """The clock on written-down timesteps: where pictures begin, and when plans are renewed."""
 
 import pytest
+import torch
 
 from retom.clock import Clock
 
@@ -84,3 +85,32 @@ def test_reset_begins_another_picture():
     clock.reset()
     assert clock.advance(0.5, object(), 9)
     assert clock.turn == 0
+
+
+def parts_of_one_tensor(*levels):
+    """Timesteps as a pipeline's loop has them, views of the scheduler's."""
+    return [(level, part) for level, part in zip(levels, torch.tensor(levels), strict=True)]
+
+
+def test_a_picture_after_one_that_was_broken_off_may_start_lower():
+    clock = Clock()
+    for level, part in parts_of_one_tensor(0.9, 0.8, 0.7):
+        clock.advance(level, part, 9)
+    begun = []
+    for level, part in parts_of_one_tensor(0.4, 0.3, 0.2):
+        begun.append(clock.advance(level, part.expand(2), 9))
+    assert begun == [True, False, False]
+
+
+def test_a_tensor_made_for_every_call_begins_no_picture():
+    clock = Clock()
+    assert [clock.advance(t, torch.tensor([t]), 9) for t in (0.9, 0.7, 0.5, 0.3)] == [
+        True,
+        False,
+        False,
+        False,
+    ]
+    # nor after a picture whose timesteps were of one tensor, once that has shown
+    renewed = [clock.advance(level, part, 9) for level, part in parts_of_one_tensor(0.9, 0.8, 0.7)]
+    renewed += [clock.advance(t, torch.tensor([t]), 9) for t in (0.6, 0.5, 0.4, 0.3)]
+    assert renewed == [True, False, False, True, False, False, False]

@@ -111,3 +111,19 @@ def test_a_file_that_is_no_configuration_is_refused(text, message, tmp_path):
 def test_a_missing_file_is_refused_by_name(tmp_path):
     with pytest.raises(ConfigError, match=r"nowhere\.json cannot be read"):
         Config.load(tmp_path / "nowhere.json")
+
+
+def test_a_file_that_cannot_be_written_is_a_sentence(tmp_path):
+    with pytest.raises(ConfigError, match=r"missing.c\.json cannot be written: No such file"):
+        Config().save(tmp_path / "missing" / "c.json")
+
+
+@pytest.mark.parametrize("data", [None, "x", 3, [1]])
+def test_what_is_no_mapping_is_refused(data):
+    with pytest.raises(ConfigError, match="from_dict takes what to_dict gives"):
+        Config.from_dict(data)
+
+
+def test_a_name_that_is_no_text_is_unknown():
+    with pytest.raises(ConfigError, match="Unknown option 1;"):
+        Config.from_dict({1: 2, "format": 1})

@@ -165,3 +165,41 @@ def test_repr_tells_the_state():
     assert "Handle off" in repr(handle)
     handle.remove()
     assert "Handle removed" in repr(handle)
+
+
+@pytest.mark.parametrize("value", ["False", None, 0, torch.tensor(0)])
+def test_the_switch_takes_true_and_false_alone(value):
+    handle = retom.apply(tiny.sd15_unet())
+    with pytest.raises(retom.ConfigError, match="enabled is True or False"):
+        handle.enabled = value
+    assert handle.enabled is True
+
+
+def test_a_misspelt_attribute_is_an_error():
+    handle = retom.apply(tiny.sd15_unet())
+    for name in ("enable", "ratio"):
+        with pytest.raises(AttributeError, match=name):
+            setattr(handle, name, False)
+
+
+def test_a_removed_handle_is_not_switched_and_its_receipt_says_so():
+    handle = retom.apply(tiny.sd15_unet())
+    handle.remove()
+    with pytest.raises(retom.AlreadyAppliedError, match="removed"):
+        handle.enabled = False
+    assert not handle.summary().enabled
+    assert "switched off" in str(handle.summary())
+
+
+@pytest.mark.parametrize("how", ["rules", "skip"])
+def test_a_configuration_with_which_nothing_would_merge_is_refused(how):
+    model = tiny.sd15_unet()
+    sites = tuple(n for n, _ in model.named_modules() if n.endswith(".attn1"))
+    options = {"rules": (retom.Rule(method=None),)} if how == "rules" else {"skip": sites}
+    with pytest.raises(retom.ConfigError, match=r"Nothing would merge.*levels.*0, 1, 2"):
+        retom.apply(model, **options)
+    assert retom.handle_of(model) is None
+    handle = retom.apply(model)
+    with pytest.raises(retom.ConfigError, match="Nothing would merge"):
+        handle.update(**options)
+    handle.update(ratio=0)  # that is what was asked

@@ -1,8 +1,12 @@
 """After an error in the middle of a picture the next picture is as if nothing had happened."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import tiny
 import torch
+from diffusers import StableDiffusionImg2ImgPipeline
 
 import retom
 
@@ -125,3 +129,89 @@ def test_summary_after_a_refused_size_speaks_of_the_last_call_that_merged():
     with pytest.raises(retom.BudgetError):
         tiny.call(model, tiny.inputs(size=(3, 5)))
     assert handle.summary() == before
+
+
+@pytest.mark.parametrize("error", [BrokenError, KeyboardInterrupt])
+@pytest.mark.parametrize("where", ["between steps", "in a layer"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"refresh": (1.0,)},
+        {"refresh": 3},
+        {"alternate": True},
+        {"method": retom.methods.ImportanceToMe(ratio=0.5)},
+    ],
+    ids=["one plan", "every third", "alternate", "importance"],
+)
+def test_a_picture_that_starts_lower_after_one_broken_off_has_nothing_of_it(options, where, error):
+    """Timesteps go on falling from one picture to the next."""
+    pipe = tiny.sd_pipeline(StableDiffusionImg2ImgPipeline)
+    fresh = tiny.sd_pipeline(StableDiffusionImg2ImgPipeline)
+    retom.apply(pipe, **options)
+    retom.apply(fresh, **options)
+    picture = torch.rand(1, 3, 128, 128, generator=torch.Generator().manual_seed(1))
+    calls = []
+
+    def fail(*_):
+        calls.append(1)
+        if len(calls) == 3:
+            raise error
+
+    broken = {"image": picture, "strength": 1.0, "num_inference_steps": 10}
+    if where == "between steps":
+        broken["callback_on_step_end"] = lambda _pipe, _step, _t, kwargs: fail() or kwargs
+    else:
+        hook = pipe.unet.mid_block.register_forward_hook(fail)
+    with pytest.raises(error):
+        tiny.latents(pipe, **broken)
+    if where == "in a layer":
+        hook.remove()
+    lower = {"image": picture, "strength": 0.4, "num_inference_steps": 10, "seed": 2}
+    assert torch.equal(tiny.latents(pipe, **lower), tiny.latents(fresh, **lower))
+
+
+@pytest.mark.parametrize("stop", ["enabled", "reset"])
+def test_after_an_interrupt_switching_off_or_a_reset_leaves_blocks_alone(stop):
+    model = tiny.sd15_unet()
+    block = model.get_submodule(tiny.FIRST)
+    tokens, text = torch.randn(1, 256, block.norm1.normalized_shape[0]), tiny.inputs()
+    text = text["encoder_hidden_states"][:1]
+    unmerged = block(tokens, encoder_hidden_states=text)
+    handle = retom.apply(model)
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    hook = model.mid_block.register_forward_hook(interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        tiny.call(model, tiny.inputs())
+    hook.remove()
+    if stop == "enabled":
+        handle.enabled = False
+    else:
+        handle.reset()
+    assert torch.equal(block(tokens, encoder_hidden_states=text), unmerged)
+
+
+def test_a_call_while_another_thread_is_in_one_is_refused_and_leaves_that_one_alone():
+    model, fresh = tiny.sd15_unet(), tiny.sd15_unet()
+    arguments = tiny.inputs()
+    handle = retom.apply(model)
+    retom.apply(fresh)
+    inside, go_on = threading.Event(), threading.Event()
+
+    def wait(*_):
+        inside.set()
+        assert go_on.wait(timeout=60)
+
+    hook = model.mid_block.register_forward_hook(wait)
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(tiny.call, model, arguments)
+        assert inside.wait(timeout=60)
+        hook.remove()
+        with pytest.raises(retom.ConfigError, match="running in another thread"):
+            tiny.call(model, arguments)
+        go_on.set()
+        assert torch.equal(first.result(), tiny.call(fresh, arguments))
+    assert torch.equal(tiny.call(model, arguments), tiny.call(fresh, arguments))
+    assert tiny.is_idle(handle)

@@ -106,3 +106,11 @@ def test_low_precision_means_are_within_one_rounding_of_exact(dtype):
     # Accumulating in float32 leaves the final rounding alone: half a unit in the last place.
     unit = torch.finfo(dtype).eps * exact.abs().clamp_min(torch.finfo(dtype).tiny)
     assert (error <= 0.51 * unit + 1e-6).all()
+
+
+@pytest.mark.parametrize("mode", ["mean", "representative", "norm_mean"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_means_of_large_numbers_do_not_overflow(dtype, mode):
+    many = Plan.build(torch.arange(1, 64)[None], torch.zeros(1, 64, dtype=torch.int64), mode)
+    x = torch.full((1, 64, 5), 40000.0, dtype=dtype)
+    assert torch.equal(many.merge(x), x[:, :1])

@@ -139,7 +139,7 @@ def allocate(
 
 def _by_window_coherence(similarity: Tensor, windows: Windows) -> Tensor:
     """Order tokens by the rank of their window, then by their own similarity; (B, N)."""
-    may_go = similarity > -torch.inf
+    may_go = ~torch.isneginf(similarity)  # also where it is no number
     members = may_go.sum(dim=-1)
     total = similarity.masked_fill(~may_go, 0.0).sum(dim=-1)
     coherence = (total / members.clamp_min(1)).masked_fill(members == 0, -torch.inf)
@@ -160,7 +160,7 @@ def _by_quota(similarity: Tensor, windows: Windows, num_removed: int) -> Tensor:
     The quota of a window is what it adds to floor(c R / T) when c counts, window by window in
     raster order, the tokens that may go and T is their total: an even spread.
     """
-    capacity = (similarity > -torch.inf).sum(dim=-1)
+    capacity = (~torch.isneginf(similarity)).sum(dim=-1)  # also where it is no number
     spread = torch.cumsum(capacity, dim=1) * num_removed
     spread = spread // capacity.sum(dim=1, keepdim=True).clamp_min(1)
     quota = torch.diff(spread, dim=1, prepend=torch.zeros_like(spread[:, :1]))

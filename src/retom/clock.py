@@ -3,17 +3,59 @@
 A denoiser is called without being told which picture it works on. Timesteps fall while a picture
 is drawn, so a timestep that rises begins another one, whatever scheduler runs and wherever
 image-to-image starts.
+
+A picture that was broken off may be followed by one that starts lower. A pipeline whose timesteps
+are all parts of one tensor, the scheduler's, gives that away: another picture has another tensor.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import cast
+
+from torch import Tensor
 
 from retom.errors import ConfigError
 
 Refresh = int | tuple[float, ...] | None
+
+
+@dataclass(slots=True, eq=False)
+class TimestepTensors:
+    """Whether timesteps are parts of one tensor a picture, and whether that tensor has changed.
+
+    A host that makes a tensor for every call never shows the same one twice: the clock holds the
+    last, so that its memory is not given to the next.
+    """
+
+    _storage: int | None = None
+    _one_a_picture: bool = False
+    _just_changed: bool = False
+
+    def leave(self) -> None:
+        """Compare the next call with none before it."""
+        self._storage, self._just_changed = None, False
+
+    def changed(self, source: object, *, fell: bool) -> bool:
+        """Note a call, and say whether its timestep, which fell, is of another picture's tensor.
+
+        Args:
+            source: What the timestep was read from.
+            fell: Whether it is lower than the one before.
+        """
+        before = self._storage
+        known = isinstance(source, Tensor) and not source.is_meta
+        self._storage = source.untyped_storage().data_ptr() if known else None
+        if not fell:
+            return False
+        if self._storage is not None and self._storage == before:
+            self._one_a_picture, self._just_changed = True, False
+            return False
+        # Twice in a row: this host makes a tensor a call, whatever the one before it did.
+        self._one_a_picture &= not self._just_changed
+        self._just_changed = self._one_a_picture
+        return self._one_a_picture
 
 
 @dataclass(slots=True, eq=False)
@@ -32,11 +74,13 @@ class Clock:
     _source: object = None
     _fell: bool = False
     _steps: int = 0
+    _tensors: TimestepTensors = field(default_factory=TimestepTensors)
 
     def reset(self) -> None:
         """Begin another generation with the next call."""
         self.noise, self.turn, self.begins = None, 0, False
         self._source, self._fell, self._steps = None, False, 0
+        self._tensors.leave()
 
     def advance(self, noise: float, source: object, refresh: Refresh) -> bool:
         """Note a call of the denoiser.
@@ -59,7 +103,9 @@ class Clock:
         self.noise, self._source = noise, source
         repeats = noise == before and (self._fell or source is previous)
         self.begins = False
-        if before is None or noise > before or (noise == before and not repeats):
+        fell = before is not None and noise < before
+        another = self._tensors.changed(source, fell=fell)
+        if before is None or noise > before or (noise == before and not repeats) or another:
             self.begins = True
             self.turn, self._fell, self._steps = 0, False, 0
             return True

@@ -229,6 +229,10 @@ class Config:
         Raises:
             ConfigError: Another format, an unknown method, or an unknown or impossible option.
         """
+        if not isinstance(data, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ConfigError(
+                f"from_dict takes what to_dict gives, a dict; {type(data).__name__} was given."
+            )
         data = dict(data)
         if data.pop("format", None) != FORMAT:
             raise ConfigError(
@@ -242,7 +246,7 @@ class Config:
                 raise ConfigError(f'"rules" is a list; {rules!r} was given.')
             data["rules"] = tuple(Rule.from_dict(rule) for rule in cast("list[object]", rules))
         own = {field.name for field in dataclasses.fields(Config)}
-        unknown = sorted(set(data) - own)
+        unknown = sorted(map(str, set(data) - own))
         if unknown:
             raise ConfigError(
                 f"Unknown option {', '.join(unknown)}; a configuration takes "
@@ -251,8 +255,17 @@ class Config:
         return Config(method=method, **data)
 
     def save(self, path: str | Path) -> None:
-        """Write the configuration to ``path`` as JSON."""
-        Path(path).write_text(json.dumps(self.to_dict(), indent=2) + "\n", encoding="utf-8")
+        """Write the configuration to ``path`` as JSON.
+
+        Raises:
+            ConfigError: ``path`` cannot be written.
+        """
+        text = json.dumps(self.to_dict(), indent=2) + "\n"
+        try:
+            Path(path).write_text(text, encoding="utf-8")
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise ConfigError(f"{path} cannot be written: {reason}.") from error
 
     @staticmethod
     def load(path: str | Path) -> Config:

@@ -33,6 +33,9 @@ class Handle:
     :func:`handle_of` finds.
     """
 
+    # so that a misspelt attribute is an error, and not a setting without effect
+    __slots__ = ("__weakref__", "_denoiser", "_layout", "_removables", "_state")
+
     def __init__(
         self, entry: nn.Module, denoiser: nn.Module, layout: Layout, config: Config
     ) -> None:
@@ -58,15 +61,21 @@ class Handle:
         """Whether the denoiser merges; set it to switch merging off and on. Off is bit-exact.
 
         While it is off, nothing is looked at or checked; switched on again, plans are made anew.
+
+        Raises:
+            ConfigError: It is set to something else than True or False.
+            AlreadyAppliedError: It is set after the handle was removed.
         """
         return self._state.enabled
 
     @enabled.setter
     def enabled(self, value: bool) -> None:
+        self._require_applied()
+        if type(value) is not bool:  # pyright: ignore[reportUnnecessaryComparison]
+            raise ConfigError(f"enabled is True or False; {value!r} was given.")
         if value != self._state.enabled:
             self._state.enabled = value
-            self._state.forget()
-            self._state.clock.reset()  # it does not follow calls while merging is off
+            self._state.end(failed=True)  # nothing follows calls while merging is off
 
     @property
     def applied(self) -> bool:
@@ -141,13 +150,12 @@ class Handle:
     def reset(self) -> None:
         """Forget all plans, the clock and the grids seen.
 
-        Never needed between pictures of a pipeline. Needed with ``refresh`` where the denoiser is
-        called by hand for another picture at a lower timestep than the last one's.
+        Never needed between pictures of a pipeline. Needed with ``refresh``, ``alternate`` and
+        ``ImportanceToMe`` where the denoiser is called by hand for another picture at a lower
+        timestep than the last one's.
         """
-        self._state.end()
+        self._state.end(failed=True)
         self._state.protect(self._state.mask)  # other methods: check the mask again
-        self._state.clock.reset()
-        self._state.guidance.forget()
         self._state.set_methods()
         self._state.seen.update(dict.fromkeys(self._layout.levels))
         self._state.read_grids = None
@@ -179,7 +187,7 @@ class Handle:
             type(self._denoiser).__name__,
             self.config,
             self._layout,
-            enabled=self.enabled,
+            enabled=self.enabled and self.applied,
             state=self._state,
             counted=partial(block_flops, self._layout, self._state),
         )

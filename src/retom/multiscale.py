@@ -77,7 +77,7 @@ def allocate_two_scales(
     """
     windows = scales.coarse
     target, similarity = coarse
-    goes = similarity > -torch.inf
+    goes = ~torch.isneginf(similarity)  # also where it is no number
     full = goes.sum(dim=-1) == windows.area - 1
     coherence = similarity.masked_fill(~goes, 0.0).sum(dim=-1).masked_fill(~full, -torch.inf)
     order = torch.sort(coherence, dim=1, descending=True, stable=True).indices

@@ -152,7 +152,10 @@ class Plan(TokenPlan):
 
         An embedding bag reads each row once and writes each mean once, in a fixed order on every
         device; gathering and scatter-adding moves three times the memory, with atomics on CUDA.
+        On a CPU its sums have the dtype of the rows, and those of float16 would overflow.
         """
+        if rows.dtype == torch.float16 and rows.device.type == "cpu":
+            return self._mean(rows.float()).half()
         return embedding_bag(self.member_rows, rows, self.member_start, mode="mean")
 
     def _norm_mean(self, rows: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -70,6 +71,7 @@ class MergeState:
         shares_plan: Whether the pictures of a batch share one plan.
         enabled: The user's switch.
         running: Whether a call of the denoiser is under way and merging is on in it.
+        thread: In which thread the call under way began, or the last one did.
         prepared: Whether :meth:`prepare` ran for the coming call.
         in_flight: What is running on merged tokens; None between layers.
         references: Tokens of reference pictures that follow those of the picture that is drawn.
@@ -91,6 +93,7 @@ class MergeState:
     shares_plan: bool = False
     enabled: bool = True
     running: bool = False
+    thread: int | None = None
     prepared: bool = False
     in_flight: MergedLayer | MergedBlock | None = None
     references: int = 0
@@ -144,6 +147,7 @@ class MergeState:
         Raises:
             ConfigError: Tokens cannot be protected as asked.
         """
+        self._end_interrupted()
         self.prepared = True
         if noise is not None:
             if self.clock.advance(noise, source, self.config.refresh):
@@ -169,8 +173,9 @@ class MergeState:
             ConfigError: The call was not prepared, because the denoiser was called past the module
                 that retom was applied to.
         """
-        if self.running or self.config.refresh is None:
-            self.forget()  # the last call never ended, or its plans were for it alone
+        self._end_interrupted()
+        if self.config.refresh is None:
+            self.forget()  # the last call's plans were for it alone
         prepared, self.prepared = self.prepared, False
         self.running = False
         self.in_flight = None
@@ -188,6 +193,8 @@ class MergeState:
         if any(level.method is not None for level in self.levels.values()):
             self.seen.update(grids)
             self.running = True
+            if not torch.compiler.is_compiling():
+                self.thread = threading.get_ident()
 
     def end(self, *, failed: bool = False) -> None:
         """End a call; plans stay only where the configuration reuses them."""
@@ -200,6 +207,29 @@ class MergeState:
         if failed:
             self.clock.reset()
             self.guidance.forget()
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether a call is under way in another thread; a compiled graph does not ask."""
+        if not self.running or torch.compiler.is_compiling():
+            return False
+        return self.thread != threading.get_ident()
+
+    def _end_interrupted(self) -> None:
+        """End a call that never did: no hook is told of an interrupt from the keyboard.
+
+        Raises:
+            ConfigError: It has not ended yet, but runs in another thread.
+        """
+        if self.elsewhere and self.thread in {thread.ident for thread in threading.enumerate()}:
+            raise ConfigError(
+                "This denoiser was called while a call of it is running in another thread, and "
+                "both would merge by each other's plans. Call it from one thread at a time (a "
+                "lock, a queue), or merge in a deep copy for each thread. If the other call was "
+                "broken off, handle.reset() says so."
+            )
+        if self.running:
+            self.end(failed=True)
 
     def forget(self) -> None:
         """Drop all plans."""

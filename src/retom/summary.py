@@ -77,7 +77,7 @@ class Summary:
     Attributes:
         denoiser: Class name.
         config: What was applied.
-        enabled: Whether it is switched on.
+        enabled: Whether it is switched on, and was not removed.
         seen: Whether the grids were seen in a call; else they are those of the model's default
             size.
         levels: One row a level, or one for each stretch of noise where rules tell them apart.

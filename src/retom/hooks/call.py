@@ -70,12 +70,16 @@ class DenoiserBegins:
 
 @dataclass(slots=True, eq=False)
 class DenoiserEnds:
-    """After the denoiser, also when it raised, and then without an output: forget the call."""
+    """After the denoiser, also when it raised, and then without an output: forget the call.
+
+    Unless it raised because a call is under way in another thread.
+    """
 
     state: MergeState
 
     def __call__(self, module: nn.Module, args: Args, output: object) -> None:
-        self.state.end(failed=output is None)
+        if not self.state.elsewhere:
+            self.state.end(failed=output is None)
 
 
 @dataclass(slots=True, eq=False)
