@@ -5,8 +5,11 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from retom.cli import main
+from retom.drawing.failing import failures_of
+from retom.errors import ModelError
 
 NOWHERE = "--model", "/nowhere/at/all"
 
@@ -40,6 +43,12 @@ def refused(capsys, tmp_path):
         (("--steps", "2.5"), "'2.5' was given"),
         (("--seed", "-1"), "--seed: a whole number of at least 0"),
         (("--seed", str(2**64)), f"less than {2**64}"),
+        (("--seed=--5",), "--seed: a whole number of at least 0"),
+        (("--seed", "9" * 5000), "--seed: a whole number of at least 0"),
+        (
+            ("--threads", "10000000000"),
+            "--threads: a whole number of at least 1 and less than 1025",
+        ),
         (("--guidance", "-1"), "--guidance: a number of at least 0 is needed, '-1' was given"),
         (("--guidance", "inf"), "'inf' was given"),
         (("--size", "wide"), "--size: height x width is needed, such as 2x2 or 192x256, 'wide'"),
@@ -145,3 +154,29 @@ def test_help_and_version_are_light():
     assert done.returncode == 0, done.stderr
     assert "--compare" in done.stdout
     assert "retom 0." in done.stdout
+
+
+def test_names_too_long_to_ask_for_are_sentences(refused, tmp_path):
+    assert "cannot be written: File name too long" in refused(output=tmp_path / f"{'a' * 300}.png")
+    assert "cannot be read: File name too long" in refused(model=("--model", "m" * 5000))
+
+
+@pytest.mark.parametrize("device", ["meta", "cpu:7", "nothing"])
+def test_a_device_that_computes_nothing_is_not_there(refused, device):
+    refusal = refused("--device", device, model=())
+    assert f"The device {device} is not available on this machine" in refusal
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to"),
+        RuntimeError("Storage size calculation overflowed with sizes=[1]"),
+    ],
+)
+def test_a_full_memory_is_told_apart_from_a_broken_model(error):
+    with pytest.raises(torch.OutOfMemoryError), failures_of("a model"):
+        raise error
+    with pytest.raises(ModelError, match="failed while it drew"), failures_of("a model"):
+        raise RuntimeError("shapes do not fit")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +29,7 @@ def whole_number(least: int, limit: int | None = None) -> Callable[[str], int]:
     """A parser for whole numbers of at least ``least`` and less than ``limit``."""
 
     def parse(text: str) -> int:
-        number = int(text) if text.strip().lstrip("+-").isdecimal() else None
+        number = int(text) if re.fullmatch(r"\s*[+-]?[0-9]{1,30}\s*", text) else None
         if number is None or number < least or (limit is not None and number >= limit):
             below = "" if limit is None else f" and less than {limit}"
             raise argparse.ArgumentTypeError(
@@ -251,7 +252,7 @@ def add_model(group: argparse._ArgumentGroup, *, several: bool = False) -> None:
         help="precision; auto is float16 on CUDA, else float32",
     )
     group.add_argument(
-        "--threads", type=whole_number(1), metavar="N", help="CPU threads to compute on"
+        "--threads", type=whole_number(1, 1025), metavar="N", help="CPU threads to compute on"
     )
 
 

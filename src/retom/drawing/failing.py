@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 # own subclasses. Anything else, such as a caller's wish to stop, passes through.
 _FAILURES = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
+_NO_MEMORY = re.compile("can't allocate memory|not enough memory|Storage size calculation overflow")
+"""What torch says on a CPU, in an error without a class of its own."""
+
 
 @contextmanager
 def failures_of(model: str) -> Generator[None]:
@@ -28,14 +32,18 @@ def failures_of(model: str) -> Generator[None]:
         model: Name of the model, for the sentence.
 
     Raises:
-        ModelError: The pipeline failed; the cause is chained. Errors of retom's own and those of
-            a full memory pass through.
+        ModelError: The pipeline failed; the cause is chained. Errors of retom's own pass through.
+        torch.OutOfMemoryError: It failed because the memory is full, of whatever device.
     """
     try:
         yield
     except (RetomError, torch.OutOfMemoryError):
         raise
+    except MemoryError as error:
+        raise torch.OutOfMemoryError(str(error)) from error
     except _FAILURES as error:
+        if isinstance(error, RuntimeError) and _NO_MEMORY.search(str(error)):
+            raise torch.OutOfMemoryError(str(error)) from error
         reason = str(error).strip().split("\n")[0].rstrip(".") or "no reason given"
         raise ModelError(
             f"{model} failed while it drew ({type(error).__name__}: {reason}); check the settings "

@@ -28,12 +28,10 @@ def check_output(path: Path, suffixes: Sequence[str] = (".png",)) -> None:
     """
     if path.suffix.lower() not in suffixes:
         raise OutputError(f"{path} does not end in {' or '.join(suffixes)}; name such a file.")
-    if path.is_dir():
-        raise OutputError(f"{path} is a folder; name the file to write.")
-    if path.exists() and not os.access(path, os.W_OK):
-        raise OutputError(f"{path} exists and is write-protected.")
-    if not path.parent.is_dir():
-        raise OutputError(f"There is no folder {path.parent} to write {path.name} to.")
+    try:
+        _check_place(path)
+    except OSError as error:  # such as a name that is too long to ask for
+        raise OutputError(f"{path} cannot be written: {error.strerror or error}.") from error
     with unfinished(path):
         pass
 
@@ -65,3 +63,12 @@ def unfinished(path: Path) -> Generator[BinaryIO]:
         raise OutputError(f"{path} cannot be written: {reason}.") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _check_place(path: Path) -> None:
+    if path.is_dir():
+        raise OutputError(f"{path} is a folder; name the file to write.")
+    if path.exists() and not os.access(path, os.W_OK):
+        raise OutputError(f"{path} exists and is write-protected.")
+    if not path.parent.is_dir():
+        raise OutputError(f"There is no folder {path.parent} to write {path.name} to.")

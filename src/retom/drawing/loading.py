@@ -185,6 +185,10 @@ def _bundled_folder() -> str:
 def _source(name: str) -> str:
     """The name, if it is a pipeline folder or may be a hub id."""
     folder = Path(name)
+    try:
+        folder.exists()
+    except OSError as error:  # such as a name that is too long to ask for
+        raise ModelError(f"{name} cannot be read: {error.strerror or error}.") from error
     if folder.is_dir():
         if not (folder / "model_index.json").is_file():
             raise ModelError(
@@ -238,6 +242,8 @@ def device_named(name: str) -> torch.device:
         return found or torch.device("cpu")
     try:
         device = torch.device(name)
+        if device.type == "meta" or (device.type == "cpu" and device.index):
+            raise NotImplementedError  # torch takes both, and would not compute there
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise ConfigError(f"The device {name} is not available on this machine.") from error
