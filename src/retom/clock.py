@@ -45,8 +45,9 @@ class TimestepTensors:
             fell: Whether it is lower than the one before.
         """
         before = self._storage
-        known = isinstance(source, Tensor) and not source.is_meta
-        self._storage = source.untyped_storage().data_ptr() if known else None
+        self._storage = None
+        if isinstance(source, Tensor) and not source.is_meta:
+            self._storage = source.untyped_storage().data_ptr()
         if not fell:
             return False
         if self._storage is not None and self._storage == before:
