@@ -189,17 +189,3 @@ def test_a_removed_handle_is_not_switched_and_its_receipt_says_so():
         handle.enabled = False
     assert not handle.summary().enabled
     assert "switched off" in str(handle.summary())
-
-
-@pytest.mark.parametrize("how", ["rules", "skip"])
-def test_a_configuration_with_which_nothing_would_merge_is_refused(how):
-    model = tiny.sd15_unet()
-    sites = tuple(n for n, _ in model.named_modules() if n.endswith(".attn1"))
-    options = {"rules": (retom.Rule(method=None),)} if how == "rules" else {"skip": sites}
-    with pytest.raises(retom.ConfigError, match=r"Nothing would merge.*levels.*0, 1, 2"):
-        retom.apply(model, **options)
-    assert retom.handle_of(model) is None
-    handle = retom.apply(model)
-    with pytest.raises(retom.ConfigError, match="Nothing would merge"):
-        handle.update(**options)
-    handle.update(ratio=0)  # that is what was asked

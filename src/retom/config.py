@@ -12,6 +12,7 @@ from typing import Any, Literal, cast, get_args
 
 from retom.checks import check_choice
 from retom.clock import Refresh, check_refresh
+from retom.config_file import read_json, write_json
 from retom.errors import ConfigError
 from retom.methods import Method, ReToM
 from retom.presets import preset_of
@@ -260,12 +261,7 @@ class Config:
         Raises:
             ConfigError: ``path`` cannot be written.
         """
-        text = json.dumps(self.to_dict(), indent=2) + "\n"
-        try:
-            Path(path).write_text(text, encoding="utf-8")
-        except OSError as error:
-            reason = error.strerror or str(error)
-            raise ConfigError(f"{path} cannot be written: {reason}.") from error
+        write_json(path, self.to_dict())
 
     @staticmethod
     def load(path: str | Path) -> Config:
@@ -274,20 +270,7 @@ class Config:
         Raises:
             ConfigError: ``path`` does not hold one.
         """
-        try:
-            data = json.loads(Path(path).read_text(encoding="utf-8"))
-        except OSError as error:
-            reason = error.strerror or str(error)
-            raise ConfigError(
-                f"{path} cannot be read as a retom configuration: {reason}."
-            ) from error
-        except (ValueError, RecursionError) as error:
-            raise ConfigError(
-                f"{path} cannot be read as a retom configuration: it is not JSON ({error})."
-            ) from error
-        if not isinstance(data, dict):
-            raise ConfigError(f"{path} holds {type(data).__name__}, not a retom configuration.")
-        return Config.from_dict(cast("dict[str, Any]", data))
+        return Config.from_dict(read_json(path))
 
 
 def _check_against_scope(config: Config) -> None:

@@ -30,7 +30,6 @@ def settled(config: Config, layout: Layout) -> Config:
         )
     check_levels_exist(config, layout.levels)
     _check_names_exist(config, layout)
-    _check_something_merges(config, layout)
     for level, grid in (layout.default_grids or {}).items():
         for method in config.methods(level):
             method.num_removed(grid)
@@ -45,26 +44,6 @@ def _check_names_exist(config: Config, layout: Layout) -> None:
         raise ConfigError(
             f"skip names {', '.join(unknown)}, and this model has no such block. Its blocks are "
             f"{', '.join(exist)}."
-        )
-
-
-def _check_something_merges(config: Config, layout: Layout) -> None:
-    """Raise :class:`ConfigError` if rules and skip leave nothing that merges, unlike ratio 0.
-
-    Ratio 0 asks for no merging in so many words; rules and names may add up to it by accident.
-    """
-    if not config.methods():
-        return
-    named = config.skip if isinstance(config.skip, tuple) else ()
-    left = {site.level for site in layout.sites if site.name not in named}
-    noises = [sum(plateau) / 2 for plateau in config.plateaus()]
-    found = [config.method_at(level, noise) for level in left for noise in noises]
-    if not any(method is not None and method.ratio > 0 for method in found):
-        levels = ", ".join(map(str, sorted({site.level for site in layout.sites})))
-        raise ConfigError(
-            "Nothing would merge: the rules switch merging off at every noise level, or skip names "
-            f"every block, on the levels that this model has ({levels}). Change rules, levels or "
-            "skip; ratio=0 is there for no merging."
         )
 
 
