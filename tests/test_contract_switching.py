@@ -92,3 +92,23 @@ def test_rules_hold_again_after_a_pause():
     handle.enabled = True
     assert kept(model, 300) == [256]
     assert kept(model, 500) == [128]
+
+
+@pytest.mark.parametrize("place", ["attn1.to_q", "ff"])
+def test_switching_off_in_the_middle_of_a_call_spares_the_layer_that_runs(place):
+    model = tiny.sd15_unet()
+    arguments = tiny.inputs()
+    unmerged = tiny.call(model, arguments)
+    handle = retom.apply(model)
+    merged = tiny.call(model, arguments)
+
+    def off(*_):
+        handle.enabled = False
+
+    hook = model.get_submodule(f"{tiny.FIRST}.{place}").register_forward_pre_hook(off)
+    between = tiny.call(model, arguments)
+    hook.remove()
+    assert between.shape == merged.shape
+    assert not torch.equal(between, unmerged)  # the first layer had merged
+    assert torch.equal(tiny.call(model, arguments), unmerged)
+    assert tiny.is_idle(handle)

@@ -23,7 +23,7 @@ LAYERS = [
     {"plan", "representative", "allocation", "multiscale", "guidance", "bands"},
     {"soft_plan", "matrix_plan", "split_plan", "rematch", "candidates"},
     {"methods", "protection"},
-    {"rules", "presets", "profit", "config_file"},
+    {"rules", "presets", "profit", "config_file", "call_thread"},
     {"config", "refusals"},
     {"models"},
     {"calls", "level"},

@@ -74,8 +74,7 @@ class Handle:
         if type(value) is not bool:  # pyright: ignore[reportUnnecessaryComparison]
             raise ConfigError(f"enabled is True or False; {value!r} was given.")
         if value != self._state.enabled:
-            self._state.enabled = value
-            self._state.end(failed=True)  # nothing follows calls while merging is off
+            self._state.switch(enabled=value)
 
     @property
     def applied(self) -> bool:

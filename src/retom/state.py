@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
 
+from retom.call_thread import CallThread
 from retom.clock import Clock
 from retom.errors import ConfigError, ShapeError
 from retom.guidance import Guidance
@@ -93,7 +93,7 @@ class MergeState:
     shares_plan: bool = False
     enabled: bool = True
     running: bool = False
-    thread: int | None = None
+    thread: CallThread = field(default_factory=CallThread)
     prepared: bool = False
     in_flight: MergedLayer | MergedBlock | None = None
     references: int = 0
@@ -118,6 +118,15 @@ class MergeState:
         for level in self.levels.values():
             level.protected = level.protected_grid = None
         self.forget()
+
+    def switch(self, *, enabled: bool) -> None:
+        """Switch merging; a layer that runs on merged tokens just now still un-merges them."""
+        self.enabled = enabled
+        if self.in_flight is None and not self.elsewhere:
+            self.end(failed=True)
+        else:
+            self.forget()
+            self.clock.reset()
 
     def set_skips(self) -> None:
         """Leave out the sites that the configuration names; forget what was measured."""
@@ -193,8 +202,7 @@ class MergeState:
         if any(level.method is not None for level in self.levels.values()):
             self.seen.update(grids)
             self.running = True
-            if not torch.compiler.is_compiling():
-                self.thread = threading.get_ident()
+            self.thread.begin()
 
     def end(self, *, failed: bool = False) -> None:
         """End a call; plans stay only where the configuration reuses them."""
@@ -210,10 +218,8 @@ class MergeState:
 
     @property
     def elsewhere(self) -> bool:
-        """Whether a call is under way in another thread; a compiled graph does not ask."""
-        if not self.running or torch.compiler.is_compiling():
-            return False
-        return self.thread != threading.get_ident()
+        """Whether a call is under way in another thread."""
+        return self.running and self.thread.is_another
 
     def _end_interrupted(self) -> None:
         """End a call that never did: no hook is told of an interrupt from the keyboard.
@@ -221,14 +227,8 @@ class MergeState:
         Raises:
             ConfigError: It has not ended yet, but runs in another thread.
         """
-        if self.elsewhere and self.thread in {thread.ident for thread in threading.enumerate()}:
-            raise ConfigError(
-                "This denoiser was called while a call of it is running in another thread, and "
-                "both would merge by each other's plans. Call it from one thread at a time (a "
-                "lock, a queue), or merge in a deep copy for each thread. If the other call was "
-                "broken off, handle.reset() says so."
-            )
         if self.running:
+            self.thread.check()
             self.end(failed=True)
 
     def forget(self) -> None:

@@ -243,7 +243,7 @@ def device_named(name: str) -> torch.device:
     try:
         device = torch.device(name)
         if device.type == "meta" or (device.type == "cpu" and device.index):
-            raise NotImplementedError  # torch takes both, and would not compute there
+            raise NotImplementedError  # torch takes both, and neither is a device to draw on
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise ConfigError(f"The device {name} is not available on this machine.") from error
