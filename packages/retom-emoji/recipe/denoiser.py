@@ -12,16 +12,23 @@ import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderTiny, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import (
+    AutoencoderTiny,
+    DDIMScheduler,
+    StableDiffusionPipeline,
+    UNet2DConditionModel,
+)
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from . import noise, render, sentences, text
 from .ema import Ema
+from .grow import grow
 from .loop import Loop, move, set_rate
 from .optimizers import MatrixOptimizer, Together
 from .pool import Encoders, Pool
@@ -36,20 +43,23 @@ ANCHORED = 256
 """Texts a step on which the text encoder goes on imitating its teacher."""
 
 
-def build(settings: DenoiserSettings, *, channels: int, text_width: int) -> UNet2DConditionModel:
-    """Make an untrained UNet with attention at every level.
+def build(
+    settings: DenoiserSettings, *, channels: int, text_width: int, levels: int = 0
+) -> UNet2DConditionModel:
+    """Make an untrained UNet with attention at every level, or at so many from the innermost.
 
     The text also reaches every residual block: pooled, it joins the time embedding, which scales
     and shifts all channels. Through attention alone the model took hours to tell two pictures with
     the same colours apart.
     """
-    levels = len(settings.widths)
-    heads: Any = tuple(width // settings.head_width for width in settings.widths)
+    widths = settings.widths[-levels:]  # -0 takes all
+    levels = len(widths)
+    heads: Any = tuple(width // settings.head_width for width in widths)
     return UNet2DConditionModel(
         sample_size=settings.phases[-1].size // 4,
         in_channels=channels,
         out_channels=channels,
-        block_out_channels=settings.widths,
+        block_out_channels=widths,
         layers_per_block=1,
         down_block_types=("CrossAttnDownBlock2D",) * levels,
         up_block_types=("CrossAttnUpBlock2D",) * levels,
@@ -88,14 +98,25 @@ def load_encoders(
     return Encoders(vae, encoder, tokenizer)
 
 
-def pipeline(encoders: Encoders, unet: UNet2DConditionModel) -> StableDiffusionPipeline:
-    """Assemble the stock pipeline around the trained parts."""
+def grown(settings: DenoiserSettings, phase: Phase) -> int:
+    """Return how many levels a phase has more than the first one."""
+    levels = [p.levels or len(settings.widths) for p in (phase, settings.phases[0])]
+    return levels[0] - levels[1]
+
+
+def pipeline(encoders: Encoders, trained: Path) -> StableDiffusionPipeline:
+    """Assemble the stock pipeline around the trained parts.
+
+    Args:
+        encoders: Two of its parts.
+        trained: Folder with the UNet and the scheduler it was trained with.
+    """
     parts: dict[str, Any] = {
         "vae": encoders.autoencoder,
         "text_encoder": encoders.text,
         "tokenizer": encoders.tokenizer,
-        "unet": unet,
-        "scheduler": noise.scheduler(),
+        "unet": UNet2DConditionModel.from_pretrained(trained / "unet"),
+        "scheduler": DDIMScheduler.from_pretrained(trained / "scheduler"),
         "safety_checker": None,
         "feature_extractor": None,
     }
@@ -104,14 +125,20 @@ def pipeline(encoders: Encoders, unet: UNet2DConditionModel) -> StableDiffusionP
     return pipe
 
 
-def timesteps(count: int, device: torch.device) -> Tensor:
-    """Draw one timestep a picture, spread evenly over the schedule.
+def timesteps(count: int, device: torch.device, *, noisy: float = 0.6) -> Tensor:
+    """Draw one timestep a picture, spread over the whole schedule.
 
-    Stratified draws lower the variance of the loss; the power favours noisy timesteps, where what
-    the picture shows is decided; removing the last noise is learned soon and by every picture.
+    Stratified draws lower the variance of the loss. A power below 1 favours noisy timesteps, where
+    what the picture shows is decided; removing the last noise is learned soon and by every picture.
+    A level that has just been added has yet to learn that, and knows the rest from inside.
+
+    Args:
+        count: How many.
+        device: Where.
+        noisy: The power of even draws from 0 to 1.
     """
     even = (torch.arange(count, device=device) + torch.rand(count, device=device)) / count
-    return (even**0.6 * noise.STEPS).long().clamp_(0, noise.STEPS - 1)
+    return (even**noisy * noise.STEPS).long().clamp_(0, noise.STEPS - 1)
 
 
 @dataclass(frozen=True)
@@ -288,7 +315,7 @@ def train(
     if not loop.done:
         seed = preset.seed + loop.step
         source = examples(work, encoders, phase, seed, loop.step)
-        alphas = noise.scheduler().alphas_cumprod.to(device)
+        alphas = noise.scheduler(grown(settings, phase)).alphas_cumprod.to(device)
 
         def losses(part: Batch) -> Tensor:
             return loss_of(unet, encoders, alphas, part)
@@ -303,7 +330,7 @@ def train(
                 optimizer,
                 step=loop.step,
                 fraction=loop.fraction,
-                warmup=100,
+                warmup=phase.warmup,
                 final=phase.final,
             )
             latents, ids = next(source)
@@ -312,7 +339,7 @@ def train(
                 latents,
                 torch.where(drop, empty, ids),
                 torch.randn_like(latents),
-                timesteps(len(latents), latents.device),
+                timesteps(len(latents), latents.device, noisy=phase.noisy),
             )
             loss = gradients(parameters, losses, batch, workers)
             torch.nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -326,6 +353,26 @@ def train(
                 value.copy_(ema.shadow[f"{part}.{name}"])
     encoders.text.eval().requires_grad_(requires_grad=False)
     return loop.finished
+
+
+def fresh(preset: Preset, levels: int) -> UNet2DConditionModel:
+    """Make an untrained UNet for a preset's latents and texts."""
+    return build(
+        preset.denoiser,
+        channels=preset.autoencoder.latent_channels,
+        text_width=preset.text.width,
+        levels=levels,
+    )
+
+
+def fitted(unet: UNet2DConditionModel, phase: Phase, preset: Preset) -> UNet2DConditionModel:
+    """Return a UNet with the levels that a phase has, grown where it has fewer."""
+    widths = preset.denoiser.widths
+    config: Any = unet.config
+    for levels in range(len(config.block_out_channels) + 1, (phase.levels or len(widths)) + 1):
+        unet = grow(unet, widths[-levels], partial(fresh, preset, levels))
+        print(f"denoiser-{phase.name}: grown to {levels} levels", flush=True)
+    return unet
 
 
 def run(
@@ -348,20 +395,18 @@ def run(
     elif options.phase and (work / "unet").exists():
         unet = UNet2DConditionModel.from_pretrained(work / "unet")
     else:
-        unet = build(
-            preset.denoiser,
-            channels=preset.autoencoder.latent_channels,
-            text_width=preset.text.width,
-        )
-    move(unet, device)
-    unet.train()
+        unet = fresh(preset, preset.denoiser.phases[0].levels)
     finished = True
     for phase in preset.denoiser.phases:
         if finished and options.phase in (None, phase.name):
+            unet = fitted(unet, phase, preset)
+            move(unet, device)
+            unet.train()
             finished = train(
                 unet, encoders, phase, preset, work, minutes=options.minutes, deadline=deadline
             )
             unet.register_to_config(sample_size=phase.size // 4)
             unet.save_pretrained(work / "unet")
+            noise.scheduler(grown(preset.denoiser, phase)).save_pretrained(work / "scheduler")
             encoders.text.save_pretrained(work / "text_encoder-joint")
     return finished

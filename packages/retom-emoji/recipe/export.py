@@ -8,7 +8,6 @@ import shutil
 from pathlib import Path
 
 import torch
-from diffusers import UNet2DConditionModel
 
 from . import captions, concepts
 from .denoiser import load_encoders, pipeline
@@ -78,8 +77,8 @@ def replace(folder: Path, new: Path) -> None:
 def run(preset: Preset, options: argparse.Namespace) -> None:
     """Assemble, halve, check and swap in."""
     target: Path = options.out or DEFAULT
-    unet = UNet2DConditionModel.from_pretrained(options.work / "unet")
-    pipe = pipeline(load_encoders(options.work, options.init, torch.device("cpu")), unet)
+    encoders = load_encoders(options.work, options.init, torch.device("cpu"))
+    pipe = pipeline(encoders, options.work)
     new = target.with_name(f".{target.name}.new")
     shutil.rmtree(new, ignore_errors=True)
     pipe.to(dtype=torch.float16)

@@ -91,6 +91,11 @@ class Phase:
         often: File in the presets folder with the labels of concepts that are shown more often;
             empty for none.
         often_share: Share of the pictures that show one of those.
+        warmup: Steps in which the rates rise.
+        noisy: Timesteps are even draws from 0 to 1 to this power: below 1 more of them are noisy,
+            above 1 fewer.
+        levels: How many of the UNet's levels, from the innermost, there are in this phase; 0 for
+            all. What a phase has more than the one before, the UNet is given by :mod:`.grow`.
     """
 
     name: str
@@ -106,6 +111,9 @@ class Phase:
     often: str = ""
     often_share: float = 0.0
     matrix_rate: float = 0.0
+    levels: int = 0
+    warmup: int = 100
+    noisy: float = 0.6
 
 
 @dataclass(frozen=True)
@@ -113,7 +121,7 @@ class DenoiserSettings:
     """The UNet and its training.
 
     Attributes:
-        widths: Channels of each level.
+        widths: Channels of each level, the outermost first.
         head_width: Channels of an attention head.
         embedding: Channels of the embedding of time and pooled text.
         empty: Share of examples without a caption, for classifier-free guidance.

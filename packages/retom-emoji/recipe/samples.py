@@ -11,7 +11,7 @@ from typing import Any
 import diffusers
 import numpy as np
 import torch
-from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import StableDiffusionPipeline
 from PIL import Image, ImageDraw
 
 from . import captions, compose, concepts
@@ -19,7 +19,7 @@ from .concepts import Concept
 from .denoiser import load_encoders, pipeline
 from .preset import FOLDER, Preset
 
-CELL = 112
+CELL = 144
 COLUMNS = 10
 LABEL = 14
 
@@ -138,8 +138,8 @@ def run(preset: Preset, options: argparse.Namespace) -> None:
     if options.init:
         pipe = load(options.init)
     else:
-        unet = UNet2DConditionModel.from_pretrained(options.work / "unet")
-        pipe = pipeline(load_encoders(options.work, None, torch.device("cpu")), unet)
+        encoders = load_encoders(options.work, None, torch.device("cpu"))
+        pipe = pipeline(encoders, options.work)
     known = concepts.load(options.work)
     held_out = tuple(dict.fromkeys(c.label for c in known if c.split == "held_out"))
     target = options.out or options.work
