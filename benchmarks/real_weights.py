@@ -42,6 +42,7 @@ from retom.evaluation.store import Store, key_of
 from retom.evaluation.subject import Subject
 from retom.evaluation.timing import ratio_estimate
 from retom.metrics.adapters import clip_score, inception_fid
+from retom.models import find_denoiser, layout_of
 
 UNMERGED = "un-merged"
 CLIP = "openai/clip-vit-base-patch16"
@@ -97,10 +98,19 @@ def prompts_of(options: argparse.Namespace) -> list[str]:
         SystemExit: A file is missing or is not what it should be.
     """
     file = options.classes if options.protocol == "imagenet" else options.captions
-    text = file.read_text(encoding="utf-8")
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SystemExit(f"{file} cannot be read as text: {error}.") from error
     if file.suffix == ".json":  # as COCO has them; the first caption of each picture
-        entries = json.loads(text)["annotations"]
-        first = {e["image_id"]: " ".join(e["caption"].split()) for e in reversed(entries)}
+        try:
+            entries = json.loads(text)["annotations"]
+            first = {e["image_id"]: " ".join(e["caption"].split()) for e in reversed(entries)}
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise SystemExit(
+                f"{file} is not what COCO has: an object with a list of annotations, each with an "
+                "image_id and a caption."
+            ) from error
         lines = [first[name] for name in sorted(first)]
     else:
         lines = [line.strip() for line in text.splitlines() if line.strip()]
@@ -289,7 +299,9 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
     made.add_argument("--captions", type=Path, metavar="FILE", help="COCO's JSON, or one a line")
     made.add_argument("--real", type=Path, metavar="DIR", help="real pictures")
     made.add_argument("--limit", type=int, help="this many pictures at most")
-    made.add_argument("--methods", nargs="+", metavar="SPEC", default=["retom", "tomesd"])
+    made.add_argument(
+        "--methods", nargs="+", metavar="SPEC", help="by default retom, and tomesd in a UNet"
+    )
     made.add_argument("--ratios", type=float, nargs="+", default=[0.5])
     made.add_argument("--levels", type=int, default=1, help="how many of the largest grids merge")
     made.add_argument("--batch", type=int, default=8, help="even")
@@ -336,10 +348,14 @@ def load(options: argparse.Namespace) -> tuple[Model, Preset]:
     return model, preset
 
 
-def lineup(options: argparse.Namespace, settings: Settings) -> Iterator[Contender | None]:
-    """Un-merged first, then every method at every ratio."""
+def lineup(
+    methods: Sequence[str] | None, settings: Settings, scopes: Sequence[str]
+) -> Iterator[Contender | None]:
+    """Un-merged first, then every method at every ratio, in the first of a model's scopes."""
+    if methods is None:  # tomesd knows the layers of UNets alone
+        methods = ["retom", "tomesd"] if scopes[0] == "attention" else ["retom"]
     yield None
-    yield from contenders(options.methods, settings)
+    yield from contenders(methods, settings, auto=scopes[0])
 
 
 def main(argv: Sequence[str]) -> int:
@@ -376,7 +392,7 @@ def run(options: argparse.Namespace, prompts: list[str], argv: Sequence[str]) ->
     with Store(options.work, source) as store:
         subject = Subject(model, settings, store)
         measuring = Run(subject, options, prompts, networks)
-        every = list(lineup(options, settings))
+        every = list(lineup(options.methods, settings, layout_of(find_denoiser(model.pipe)).scopes))
         measuring.draw(every)
         rows: dict[str, Any] = {}
         for contender in every:

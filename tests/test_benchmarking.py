@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 
 import pytest
 import torch
@@ -292,12 +293,16 @@ def test_files_hold_the_same_numbers(found, tmp_path):
     kept = result.cases[0].row("retom")
     assert float(own["speedup"]) == kept.speedup.value
     assert float(own["peak_mib"]) == kept.peak / 2**20
+    stamps = {row["measured"] for row in rows}
+    assert len(stamps) == 1
+    assert all(word in stamps.pop() for word in ("commit ", "torch ", "device cpu"))
     page = paths[2].read_text("utf-8")
     assert "| retom · 0.5 · attention | 256 to 128 |" in page
     assert "Seed 0." in page
     assert "Peak memory: allocations of torch's CPU allocator" in page
     assert "| not timed |" in page
     drawn = paths[3].read_text("utf-8")
+    assert re.search(r"<svg[^>]*><desc>[^<]*commit [^<]*device cpu[^<]*</desc>", drawn)
     assert drawn.startswith("<svg ")
     assert drawn.count("<circle") == sum(row.speedup is not None for row in result.cases[0].rows)
 

@@ -20,9 +20,13 @@ sys.path.insert(0, str(BENCHMARKS))
 import real_weights
 import record
 import sdxl_coverage
+import tiny
+import tiny_transformers
 
 import retom
 from retom.evaluation.prompts import prompts_of
+from retom.evaluation.settings import Settings
+from retom.models import layout_of
 
 
 @pytest.fixture(autouse=True)
@@ -141,6 +145,30 @@ def test_real_weights_asks_for_what_it_needs(capsys):
     with pytest.raises(SystemExit):
         real_weights.main(["--protocol", "coco"])
     assert "--model, --work, --real, --captions needed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "scope", "methods"),
+    [("flux", "block", ["retom"]), ("unet", "attention", ["retom", "tomesd"])],
+)
+def test_real_weights_merges_in_the_scope_of_its_model(name, scope, methods):
+    model = tiny.unet() if name == "unet" else tiny_transformers.FAMILIES[name].build()
+    settings = Settings(prompts=("a", "b"), ratios=(0.5,))
+    unmerged, *merged = real_weights.lineup(None, settings, layout_of(model).scopes)
+    assert unmerged is None
+    assert [(c.method, c.scope) for c in merged] == [(method, scope) for method in methods]
+    retom.apply(model, merged[0].merging)
+
+
+def test_real_weights_says_what_is_wrong_with_a_file(tmp_path):
+    options = real_weights.arguments(["--rehearse", "--work", str(tmp_path)])
+    options.classes = tmp_path / "missing.txt"
+    with pytest.raises(SystemExit, match=r"missing.txt cannot be read as text"):
+        real_weights.prompts_of(options)
+    options.classes = tmp_path / "captions.json"
+    options.classes.write_text('{"pictures": []}')
+    with pytest.raises(SystemExit, match=r"captions.json is not what COCO has"):
+        real_weights.prompts_of(options)
 
 
 @pytest.mark.parametrize(

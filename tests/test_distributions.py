@@ -9,9 +9,12 @@ import importlib.metadata
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
+import time
 import tomllib
+import urllib.request
 import venv
 import zipfile
 from pathlib import Path
@@ -164,6 +167,33 @@ def main_thing(extra, environment, place):
             "print(EfficientNetLite0()(torch.rand(2, 3, 64, 64)).shape)"
         )
         assert "1280" in run(environment / "python", "-c", code, cwd=place).stdout
+    elif extra == "studio":
+        assert "retom studio" in first_page(retom_command, place)
+
+
+def first_page(command, place):
+    """What the studio answers on a port of its own."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    log = place / "studio.log"
+    with log.open("w") as out:
+        words = [str(command), "studio", "--port", str(port)]
+        server = subprocess.Popen(words, stdout=out, stderr=out, cwd=place, env=clean)
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        for _ in range(240):
+            assert server.poll() is None, log.read_text()
+            try:
+                with direct.open(f"http://127.0.0.1:{port}/", timeout=10) as answer:
+                    return answer.read().decode()
+            except OSError:
+                time.sleep(0.5)
+        pytest.fail(log.read_text())
+    finally:
+        server.terminate()
+        server.wait(30)
 
 
 @pytest.mark.parametrize("extra", EXTRAS)

@@ -224,6 +224,29 @@ def test_a_damaged_model_folder_draws_or_is_refused(folder, tmp_path, capsys, br
     assert set(os.listdir(tmp_path)) - before <= {"out.png"}
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("sample_size", [8, 8, 8]),
+        ("sample_size", "8"),
+        ("sample_size", -8),
+        ("attention_head_dim", 0),
+        ("block_out_channels", [7, 7]),
+        ("norm_num_groups", None),
+        ("down_block_types", [[]]),
+    ],
+)
+def test_a_folder_that_cannot_be_explained_is_refused(folder, tmp_path, capsys, name, value):
+    place = tmp_path / "model"
+    shutil.copytree(folder, place)
+    file = place / "unet" / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), name: value}))
+    assert main(["explain", str(place), "--size", "32x32", "--text-tokens", "5"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("retom: ")
+    assert error.count("\n") == 1
+
+
 @given(st.text(max_size=40))
 @settings(RELAXED, max_examples=20)
 @pytest.mark.filterwarnings("ignore")

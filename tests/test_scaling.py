@@ -6,11 +6,14 @@ import pytest
 
 pytest.importorskip("diffusers")
 
+import torch
+
 import retom
 from retom.benchmarking import scaling
 from retom.benchmarking.files import write_files
 from retom.benchmarking.scaling import grid_of, scale, slope_of
 from retom.benchmarking.scaling_result import ScalingSettings
+from retom.plan import Plan
 
 
 @pytest.mark.parametrize("power", [0.5, 1.0, 2.0])
@@ -59,6 +62,19 @@ def test_a_run_has_all_sizes_and_says_who_stops_early(monkeypatch, tmp_path):
     assert len(paths[1].read_text("utf-8").splitlines()) == 1 + 3 + 3 + 1
     assert "tomesd: stops before" in paths[2].read_text("utf-8")
     assert "4096" in paths[3].read_text("utf-8")
+
+
+def test_keys_that_merge_apart_are_merged_and_timed(monkeypatch):
+    merged = []
+    merge = Plan.merge
+    monkeypatch.setattr(Plan, "merge", lambda plan, x: merged.append(plan) or merge(plan, x))
+    x = torch.randn(1, 64, 8)
+    settings = ScalingSettings(most_tokens=2048, rounds=2)
+    for kv_lean, merges in ((0.6, 2), (0.0, 1)):
+        merged.clear()
+        method = retom.Config(method=retom.ReToM(kv_lean=kv_lean))
+        scaling._call(method, x, retom.Grid(8, 8), settings)()
+        assert len(merged) == merges
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from retom.errors import ConfigError
 from retom.methods import METHODS
 from retom.presets import PRESETS
 from retom.studio import Limits
-from retom.studio.form import WINDOWS
+from retom.studio.form import WINDOWS, filled
 from retom.studio.form import given as shown
 from retom.studio.request import NAMES, Request, read_request
 
@@ -137,6 +137,15 @@ def test_anything_is_a_request_or_a_sentence(models, values):
         assert request_or_sentence(dict(answer.values), models).settings == answer.settings
     else:
         assert 10 < len(answer) < 1000
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.fixed_dictionaries({}, optional=dict.fromkeys(NAMES, anything)))
+def test_a_kept_run_fills_the_form_or_gives_a_sentence(models, values):
+    """What a browser kept of a run may have been altered there, any of its values."""
+    answer = request_or_sentence(shown(values), models)
+    if isinstance(answer, Request):
+        assert len(filled(answer)) == len(NAMES)
 
 
 def request_or_sentence(values, models):

@@ -281,9 +281,7 @@ def test_a_union_controlnet_of_a_unet_merges():
     assert torch.equal(run(), plain)
 
 
-@pytest.mark.skipif(
-    not diffusers.__version__.startswith("0.42."), reason="the lists are those of diffusers 0.42"
-)
+@pytest.mark.skipif(transformers.IS_OLD, reason="the lists are those of the newest diffusers")
 def test_every_controlnet_of_diffusers_has_a_row_or_a_reason():
     from test_rows_coverage import classes
 

@@ -9,6 +9,7 @@ import tiny_transformers as tiny
 import torch
 
 import retom
+from retom.drawing.loading import as_model
 
 
 def flow(**options):
@@ -224,3 +225,15 @@ def test_plans_are_reused_with_refresh(name, plans_made):
     plans_made.clear()
     latents_of(pipe, arguments, share="level", refresh=5)
     assert len(plans_made) < evaluations
+
+
+def test_a_pipeline_that_can_also_edit_draws_from_a_prompt_alone():
+    pipe, _ = flux2()
+    assert as_model(pipe).pipe is pipe
+
+
+def test_a_pipeline_that_does_not_tell_its_steps_is_refused_by_commands_alone():
+    pipe, arguments = pixart("PixArtAlphaPipeline")
+    with pytest.raises(retom.ModelError, match=r"no callback_on_step_end.*retom.apply\(pipe\)"):
+        as_model(pipe)
+    assert not torch.equal(latents_of(pipe, arguments), latents(pipe, arguments))

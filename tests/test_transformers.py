@@ -281,6 +281,15 @@ def test_a_split_sequence_is_refused():
         retom.apply(model)
 
 
+def test_a_model_that_draws_several_layers_at_once_is_refused():
+    """Qwen-Image-Layered: its tokens are those of several pictures."""
+    tiny.needs_new("use_layer3d_rope") if tiny.IS_OLD else None
+    model = tiny.qwen(use_layer3d_rope=True)
+    with pytest.raises(retom.UnsupportedModelError, match=r"Qwen-Image-Layered.*the first alone"):
+        retom.apply(model)
+    assert retom.handle_of(model) is None
+
+
 def test_a_copy_of_the_model_merges_by_itself():
     family = FAMILIES["flux"]
     model, arguments = family.build(), family.call(8, 6, 1)

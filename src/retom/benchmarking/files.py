@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from html import escape
 from typing import TYPE_CHECKING
 
 from retom.benchmarking.chart import scaling_chart, speed_chart
 from retom.benchmarking.result import Bench
 from retom.errors import OutputError
+from retom.evaluation.provenance import caption
 from retom.evaluation.store import write_whole
 
 if TYPE_CHECKING:
@@ -39,7 +41,8 @@ def write_files(found: Bench | Scaling, folder: Path) -> list[Path]:
         OutputError: A file cannot be written.
     """
     name = "bench" if isinstance(found, Bench) else "scaling"
-    chart = speed_chart(found) if isinstance(found, Bench) else scaling_chart(found)
+    drawn = speed_chart(found) if isinstance(found, Bench) else scaling_chart(found)
+    chart = described(drawn, caption(found.source))
     data = json.dumps(found.to_dict(), indent=1, allow_nan=False, ensure_ascii=False)
     texts = {"json": data + "\n", "csv": found.csv(), "md": str(found), "svg": chart}
     paths: list[Path] = []
@@ -47,3 +50,9 @@ def write_files(found: Bench | Scaling, folder: Path) -> list[Path]:
         paths.append(folder / f"{name}.{ending}")
         write_whole(paths[-1], text.encode())
     return paths
+
+
+def described(svg: str, words: str) -> str:
+    """A chart with words inside that programs show beside it."""
+    head, rest = svg.split(">", 1)
+    return f"{head}><desc>{escape(words)}</desc>{rest}"

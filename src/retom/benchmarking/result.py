@@ -139,12 +139,13 @@ class Bench:
         return {"format": FORMAT, **asdict(self)}
 
     def csv(self) -> str:
-        """A line for each row of each case; numbers in full."""
+        """A line for each row of each case, numbers in full, with where all of it was measured."""
         out = io.StringIO()
         writer = csv.writer(out, lineterminator="\n")
-        writer.writerow(_COLUMNS)
+        writer.writerow([*_COLUMNS, "measured"])
+        measured = caption(self.source)
         for case in self.cases:
-            writer.writerows(_csv_row(case, row) for row in case.rows)
+            writer.writerows([*_csv_row(case, row), measured] for row in case.rows)
         return out.getvalue()
 
     def notes(self) -> list[str]:

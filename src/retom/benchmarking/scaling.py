@@ -25,7 +25,7 @@ from retom.evaluation.specs import describe
 from retom.evaluation.timing import resampled_rounds
 from retom.evaluation.tomesd import TOMESD, Tomesd, tomesd_installed
 from retom.grid import Grid
-from retom.hints import NO_HINTS
+from retom.hints import Hints
 from retom.metrics.estimate import Estimate, percentiles
 from retom.rounds import interleave, synchroniser
 from retom.rules import method_options
@@ -39,6 +39,9 @@ if TYPE_CHECKING:
 
 SHARE = 0.5
 """Of the free memory, what the matrix of similarities of a method may take."""
+
+_IN_SELF_ATTENTION = Hints(apart=True)
+"""Keys may merge apart from queries, as they do in the layers of a model."""
 
 _MATRIX = ("tome", "importance", "sito", TOMESD)
 
@@ -202,8 +205,11 @@ def _call(
     own.num_removed(grid)
 
     def run() -> object:
-        plan = own.plan(x, grid, NO_HINTS)
-        return plan.unmerge(plan.merge(x))
+        plan = own.plan(x, grid, _IN_SELF_ATTENTION)
+        merged = plan.merge(x)
+        if plan.keys is not plan:
+            plan.keys.merge(x)
+        return plan.unmerge(merged)
 
     return torch.no_grad()(run)
 

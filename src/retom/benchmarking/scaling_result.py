@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -112,13 +114,15 @@ class Scaling:
         return {"format": FORMAT, **asdict(self)}
 
     def csv(self) -> str:
-        """A line for each method and size."""
-        rows = [
-            f'"{line.method}",{point.tokens},{1e3 * point.seconds}'
-            for line in self.lines
-            for point in line.points
-        ]
-        return "\n".join(["method,tokens,median_ms", *rows, ""])
+        """A line for each method and size, with where all of it was measured."""
+        out = io.StringIO()
+        writer = csv.writer(out, lineterminator="\n")
+        writer.writerow(["method", "tokens", "median_ms", "measured"])
+        measured = caption(self.source)
+        for line in self.lines:
+            for point in line.points:
+                writer.writerow([line.method, point.tokens, 1e3 * point.seconds, measured])
+        return out.getvalue()
 
     def __str__(self) -> str:
         sizes = sorted({point.tokens for line in self.lines for point in line.points})

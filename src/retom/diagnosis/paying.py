@@ -16,6 +16,7 @@ from retom.config import Config
 from retom.evaluation.timing import ratio_estimate
 from retom.grid import Grid
 from retom.hosts import HostCall, size_bias
+from retom.methods import ReToM
 from retom.rounds import interleave, synchroniser
 
 if TYPE_CHECKING:
@@ -87,10 +88,10 @@ class _SelfAttention(nn.Module):
         self.to_v = nn.Linear(CHANNELS, CHANNELS, bias=False)
         self.to_out = nn.Linear(CHANNELS, CHANNELS)
 
-    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, keys: Tensor, mask: Tensor | None) -> Tensor:
         q, k, v = (
-            projection(x).unflatten(-1, (HEADS, -1)).transpose(1, 2)
-            for projection in (self.to_q, self.to_k, self.to_v)
+            projection(tokens).unflatten(-1, (HEADS, -1)).transpose(1, 2)
+            for projection, tokens in ((self.to_q, x), (self.to_k, keys), (self.to_v, keys))
         )
         y = scaled_dot_product_attention(q, k, v, attn_mask=mask)
         return self.to_out(y.transpose(1, 2).flatten(2))
@@ -108,10 +109,12 @@ def measure(device: torch.device, *, seconds: float = 4.0, grid: Grid = GRID) ->
     layer = _SelfAttention().to(device, dtype)
     generator = torch.Generator().manual_seed(0)
     x = torch.randn((1, grid.num_tokens, CHANNELS), generator=generator).to(device, dtype)
+    method = ReToM()
+    oracle = Oracle(ratio=method.ratio, kv_lean=method.kv_lean)
     calls = {
-        "unmerged": torch.no_grad()(lambda: layer(x, None)),
-        "merged": _merged(layer, x, grid, Config()),
-        "oracle": _merged(layer, x, grid, Config(method=Oracle(ratio=0.5), size_weighted=False)),
+        "unmerged": torch.no_grad()(lambda: layer(x, x, None)),
+        "merged": _merged(layer, x, grid, Config(method=method)),
+        "oracle": _merged(layer, x, grid, Config(method=oracle, size_weighted=False)),
     }
     wait = synchroniser(device)
     begin = time.perf_counter()
@@ -134,9 +137,11 @@ def _merged(layer: nn.Module, x: Tensor, grid: Grid, config: Config) -> Callable
 
     @torch.no_grad()
     def run() -> Tensor:
-        plan = HostCall(config).plan(x, grid)
+        plan = HostCall(config).plan(x, grid, apart=True)
         assert plan is not None
         mask = size_bias(plan, x.dtype)[:, None] if config.weighs_by_size else None
-        return plan.unmerge(layer(plan.merge(x), mask))
+        queries = plan.merge(x)
+        keys = queries if plan.keys is plan else plan.keys.merge(x)
+        return plan.unmerge(layer(queries, keys, mask))
 
     return run

@@ -277,7 +277,7 @@ def draw_once(
     with DenoiserStopwatch(find_denoiser(model.pipe), model.device) as stopwatch:
         began = stopwatch.now()
         with failures_of(model.name):
-            image = model.pipe(**arguments).images[0]
+            image = model.pipe(**arguments)[0][0]
         seconds = stopwatch.now() - began - aside
     return Series(image.convert("RGB"), (seconds,), (stopwatch.seconds,))
 

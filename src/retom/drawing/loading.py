@@ -18,9 +18,10 @@ import torch
 
 from retom.errors import ConfigError, ModelError
 from retom.models import find_denoiser
+from retom.models.names import class_names
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Mapping
 
     from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
@@ -38,9 +39,17 @@ _NEEDED = {
     "num_inference_steps",
     "guidance_scale",
     "generator",
-    "callback_on_step_end",
 }
+_STEPS = "callback_on_step_end"
 _UNWANTED = {"image", "video", "num_frames"}
+_WITHOUT_IMAGE = {
+    "BriaFibo2Pipeline",
+    "Flux2KleinPipeline",
+    "Flux2Pipeline",
+    "FluxKontextPipeline",
+    "GlmImagePipeline",
+}
+"""Pipelines that take a picture to edit, and draw from a prompt alone where they get none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +77,10 @@ class Model:
         """(height, width) in pixels that the denoiser was trained for; None if it does not say."""
         denoiser = getattr(self.pipe, "unet", None) or getattr(self.pipe, "transformer", None)
         size = getattr(getattr(denoiser, "config", None), "sample_size", None)
-        if size is None:
+        scale = getattr(self.pipe, "vae_scale_factor", None)
+        if size is None or not isinstance(scale, int):
             return None
         height, width = (size, size) if isinstance(size, int) else size
-        scale = int(self.pipe.vae_scale_factor)
         return int(height) * scale, int(width) * scale
 
     @property
@@ -102,12 +111,7 @@ def load_model(name: str | None = None, *, device: str = "auto", dtype: str = "a
     precision = dtype_named(dtype, place)
     source = _bundled_folder() if name is None else _source(name)
     pipe = _from_pretrained(source, precision)
-    parameters = inspect.signature(type(pipe).__call__).parameters
-    if _NEEDED - parameters.keys() or _UNWANTED & parameters.keys():
-        raise ModelError(
-            f"{source} holds a {type(pipe).__name__}, which does not draw a picture from a prompt "
-            "alone; retom generate needs a text-to-image pipeline."
-        )
+    parameters = _parameters(pipe, f"{source} holds a {type(pipe).__name__}, which")
     pipe.set_progress_bar_config(disable=True)  # callers show steps in their own way
     bundled = name is None
     return Model(
@@ -128,12 +132,7 @@ def as_model(pipe: Any) -> Model:  # noqa: ANN401 - a pipeline of any class
         UnsupportedModelError: It is no pipeline with a denoiser.
     """
     denoiser = find_denoiser(pipe)
-    parameters = inspect.signature(type(pipe).__call__).parameters
-    if _NEEDED - parameters.keys() or _UNWANTED & parameters.keys():
-        raise ModelError(
-            f"{type(pipe).__name__} does not draw a picture from a prompt alone; a diffusers "
-            "text-to-image pipeline is needed."
-        )
+    parameters = _parameters(pipe, type(pipe).__name__)
     weight = next(denoiser.parameters())
     source = getattr(pipe.config, "_name_or_path", "") if hasattr(pipe, "config") else ""
     return Model(
@@ -144,6 +143,29 @@ def as_model(pipe: Any) -> Model:  # noqa: ANN401 - a pipeline of any class
         steps=int(parameters["num_inference_steps"].default),
         guidance=float(parameters["guidance_scale"].default),
     )
+
+
+def _parameters(pipe: object, whose: str) -> Mapping[str, inspect.Parameter]:
+    """What a pipeline's call takes.
+
+    Raises:
+        ModelError: It does not draw a picture from a prompt alone, step by step.
+    """
+    parameters = inspect.signature(type(pipe).__call__).parameters
+    unwanted = _UNWANTED & parameters.keys()
+    if not _WITHOUT_IMAGE.isdisjoint(class_names(pipe)):
+        unwanted = unwanted - {"image"}
+    if unwanted or _NEEDED - parameters.keys():
+        raise ModelError(
+            f"{whose} does not draw a picture from a prompt alone; a text-to-image pipeline of "
+            "diffusers is needed."
+        )
+    if _STEPS not in parameters:
+        raise ModelError(
+            f"{whose} has no {_STEPS}: it does not tell when a step ends, which retom's commands "
+            "follow. In Python, retom.apply(pipe) merges in it all the same."
+        )
+    return parameters
 
 
 @contextmanager

@@ -130,7 +130,7 @@ class Subject:
                 width=self.width,
                 output_type="pt",
                 callback_on_step_end=keep,
-            ).images
+            )[0]
         return last["latents"], (255 * pictures.float().clamp(0, 1)).round().byte()
 
     # ---- the denoiser

@@ -112,28 +112,26 @@ def label(row: Row) -> str:
 
 
 def _screening(results: Results, rows: Sequence[Row]) -> str:
-    header = ["method", "n", ERROR.title, f"minus {results.baseline}"]
+    compared = results.baseline is not None
+    header = ["method", "n", ERROR.title, *([f"minus {results.baseline}"] if compared else [])]
     header += [*(f"t={t}" for t in results.timesteps), SPEED.title]
-    cells = [
-        [
-            label(row),
-            str(row.values["error"].n),
-            between(row.values["error"], ERROR.digits),
-            between(row.differences.get("error"), ERROR.digits, signed=True),
-            *(f"{value:.4f}" for value in row.by_level),
-            between(row.values.get("speedup"), SPEED.digits),
-        ]
-        for row in rows
-    ]
+    cells: list[list[str]] = []
+    for row in rows:
+        own = [label(row), str(row.values["error"].n), between(row.values["error"], ERROR.digits)]
+        if compared:
+            own.append(between(row.differences.get("error"), ERROR.digits, signed=True))
+        own += [f"{value:.4f}" for value in row.by_level]
+        cells.append([*own, between(row.values.get("speedup"), SPEED.digits)])
     return table(header, cells)
 
 
 def _pictures(results: Results, rows: Sequence[Row]) -> str:
     measures = [m for m in PICTURE_MEASURES if any(m.key in row.values for row in rows)]
+    compared = COMPARED if results.baseline is not None else ()
     header = ["method", "n"]
     for measure in measures:
         header.append(measure.title)
-        if measure in COMPARED:
+        if measure in compared:
             header.append(f"minus {results.baseline}")
     header.append(SPEED.title)
     cells: list[list[str]] = []
@@ -141,7 +139,7 @@ def _pictures(results: Results, rows: Sequence[Row]) -> str:
         own = [label(row), str(len(row.pictures))]
         for measure in measures:
             own.append(between(row.values.get(measure.key), measure.digits))
-            if measure in COMPARED:
+            if measure in compared:
                 other = row.differences.get(measure.key)
                 own.append(between(other, measure.digits, signed=True))
         cells.append([*own, between(row.values.get("speedup"), SPEED.digits)])
@@ -155,7 +153,7 @@ def _halves(results: Results, measures: Sequence[Measure]) -> list[str]:
     cells = [halves_label(), str(next(iter(results.floors.values())).n)]
     for measure in measures:
         cells.append(between(results.floors.get(measure.key), measure.digits))
-        cells += [""] if measure in COMPARED else []
+        cells += [""] if measure in COMPARED and results.baseline is not None else []
     return [*cells, ""]
 
 

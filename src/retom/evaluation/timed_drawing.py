@@ -72,7 +72,7 @@ class TimedDrawing:
                 generator=torch.Generator().manual_seed(seed),
                 output_type="pt",
                 **call,
-            ).images[0]
+            )[0][0]
             seconds = stopwatch.now() - began
         self._done += 1
         self._tell(label, self._done, self._total)

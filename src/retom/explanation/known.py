@@ -84,8 +84,7 @@ def read_folder(folder: Path) -> Known:
     denoiser = str(config.pop("_class_name", ""))
     config = {key: value for key, value in config.items() if not key.startswith("_")}
     stride = _pixels_per_latent(folder)
-    size = cast("Any", config.get("sample_size"))
-    height, width = (size, size) if isinstance(size, int) else size or (None, None)
+    height, width = _sides(config.get("sample_size"), folder / part / "config.json")
     text = _text_tokens(folder)
     return Known(
         name=folder.resolve().name,
@@ -97,6 +96,20 @@ def read_folder(folder: Path) -> Known:
         pixels_per_latent=stride,
         text_tokens=text,
         text_tokens_from="the tokenizer's model_max_length",
+    )
+
+
+def _sides(size: object, file: Path) -> tuple[int, int] | tuple[None, None]:
+    """Height and width of a latent from a configuration's ``sample_size``; None if it has none."""
+    if size is None:
+        return None, None
+    sides = cast("list[object]", size) if isinstance(size, list) else [size, size]
+    height, width = sides if len(sides) == 2 else (None, None)
+    if type(height) is int and type(width) is int and min(height, width) > 0:
+        return height, width
+    raise ModelError(
+        f"sample_size in {file} is a whole number of at least 1, or a list of two, height and "
+        f"width; {size!r} stands there."
     )
 
 

@@ -109,10 +109,10 @@ def build(known: Known) -> nn.Module:
     try:
         with torch.device("meta"):
             denoiser = cls(**known.config)
-    except (TypeError, ValueError) as error:
+    except Exception as error:  # a constructor may trip over anything that a file says
         raise ModelError(
             f"The configuration of {known.name} does not fit {known.denoiser} of diffusers "
-            f"{diffusers.__version__}: {str(error).rstrip('.')}."
+            f"{diffusers.__version__}: {type(error).__name__}: {str(error).rstrip('.')}."
         ) from error
     # Tables that come from numpy are made on the CPU whatever the default device.
     return denoiser.to("meta").eval()

@@ -23,6 +23,7 @@ class DenoiserSpec:
         picture: The argument with the picture that is drawn, where neither ``grid`` nor ``packed``
             reads it.
         without: First parts of the names of modules whose blocks hold no image tokens.
+        unless: A switch of its configuration with which nothing may merge, and why.
         family: What people call it, for the documents.
     """
 
@@ -33,4 +34,5 @@ class DenoiserSpec:
     context: str | None = None
     picture: str | None = None
     without: tuple[str, ...] = ()
+    unless: tuple[str, str] | None = None
     family: str = ""

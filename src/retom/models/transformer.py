@@ -49,9 +49,12 @@ def transformer_layout(denoiser: nn.Module, spec: DenoiserSpec) -> Layout:
     """Find the blocks of a transformer that can merge.
 
     Raises:
-        UnsupportedModelError: The sequence is split over several devices.
+        UnsupportedModelError: The sequence is split over several devices, or the configuration has
+            a switch with which nothing may merge.
     """
     _refuse_context_parallel(denoiser)
+    if spec.unless and getattr(getattr(denoiser, "config", None), spec.unless[0], False):
+        raise UnsupportedModelError(f"{type(denoiser).__name__} cannot merge: {spec.unless[1]}")
     sites: list[Site] = []
     unmerged: dict[str, str] = {}
     modules = cast("Iterable[tuple[str, nn.Module]]", denoiser.named_modules())

@@ -143,7 +143,9 @@ def of_method(method: str) -> list[Any]:
 
 def given(values: Mapping[str, Any]) -> dict[str, Any]:
     """A form's values as a request: what the method does not take is not shown, and not read."""
-    known = takes(values["method"]) if values.get("method") in METHODS else {"ratio", "window"}
+    method = values.get("method")
+    exists = isinstance(method, str) and method in METHODS
+    known = takes(method) if exists else {"ratio", "window"}
     hidden = {"ratio", "window"} - known
     return {name: value for name, value in values.items() if name not in hidden}
 

@@ -167,11 +167,11 @@ def _work(subject: Subject, settings: Settings, tell: OnProgress) -> tuple[Work,
 
 
 def _met(settings: Settings, judged: Judged) -> bool:
-    """Whether the speed is there, or the interval of the PSNR over prompts reaches the target."""
+    """Whether the speed is there, or the mean PSNR over prompts."""
     if settings.target_speedup is not None:
         return judged.speedup.value >= settings.target_speedup * (1 - MET)
     assert settings.target_psnr is not None
-    return judged.psnr.high >= settings.target_psnr
+    return judged.psnr.value >= settings.target_psnr
 
 
 def _steps(work: Work, costs: Costs, tried: Tried) -> tuple[Step, ...]:

@@ -59,7 +59,15 @@ DENOISERS = {
     "CogView4Transformer2DModel": DenoiserSpec(family="CogView4"),
     "GlmImageTransformer2DModel": DenoiserSpec(family="GLM-Image"),
     "QwenImageTransformer2DModel": DenoiserSpec(
-        grid=Shapes(), timestep=Timestep(noisy=1.0), packed="hidden_states", family="Qwen-Image"
+        grid=Shapes(),
+        timestep=Timestep(noisy=1.0),
+        packed="hidden_states",
+        unless=(
+            "use_layer3d_rope",
+            "with use_layer3d_rope (Qwen-Image-Layered) it draws several layers at once, each on a "
+            "grid of its own, and retom would merge the first alone.",
+        ),
+        family="Qwen-Image",
     ),
     "HunyuanImageTransformer2DModel": DenoiserSpec(family="HunyuanImage 2.1"),
     "JoyImageEditTransformer3DModel": DenoiserSpec(family="JoyImage Edit"),

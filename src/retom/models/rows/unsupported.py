@@ -85,7 +85,22 @@ UNSUPPORTED_DENOISERS: dict[str, str] = {
     "UNetControlNetXSModel": "A UNet and its ControlNet run in each other's stages, level by "
     "level, and no place in them has been proved. Use a ControlNet beside the UNet.",
     "ControlNetXSAdapter": "It runs as a part of UNetControlNetXSModel alone.",
-    "SparseControlNetModel": _VIDEO,
-    "CosmosControlNetModel": _VIDEO,
+    **dict.fromkeys(
+        (
+            "CosmosControlNetModel",
+            "I2VGenXLUNet",
+            "LatteTransformer3DModel",
+            "SparseControlNetModel",
+            "TransformerTemporalModel",
+            "UNet3DConditionModel",
+            "UNetMotionModel",
+            "UNetSpatioTemporalConditionModel",
+        ),
+        _VIDEO,
+    ),
+    "UNet1DModel": _SOUND,
+    "UNet2DModel": "Its attention works on feature maps (B, C, height, width); retom merges tokens "
+    "(B, N, C).",
+    "Transformer2DModel": "It is a stage of UNets, which merge.",
 }
 """Denoisers that cannot merge although a block inside them might seem to."""
