@@ -19,7 +19,7 @@ from .concepts import Concept
 from .denoiser import load_encoders, pipeline
 from .preset import FOLDER, Preset
 
-CELL = 144
+CELL = 112
 COLUMNS = 10
 LABEL = 14
 
