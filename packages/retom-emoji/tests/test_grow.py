@@ -14,7 +14,7 @@ import torch
 
 from recipe import denoiser, grow, noise, preset
 
-CPU = preset.load("cpu")
+CPU = preset.load("cpu-256")
 SMALL = replace(
     CPU,
     text=replace(CPU.text, width=32),
@@ -123,7 +123,7 @@ def test_the_schedule_survives_a_change_of_solver() -> None:
     assert torch.allclose(alphas, shifted.alphas_cumprod.double()[:-1], rtol=1e-3)
 
 
-@pytest.mark.parametrize("name", ["cpu", "cpu-full", "gpu", "dry"])
+@pytest.mark.parametrize("name", ["cpu", "cpu-256", "cpu-full", "gpu", "dry"])
 def test_presets_grow_in_steps_that_can_be_taken(name: str) -> None:
     settings = preset.load(name)
     unet = denoiser.fresh(settings, settings.denoiser.phases[0].levels)
