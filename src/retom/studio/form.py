@@ -144,8 +144,9 @@ def of_method(method: str) -> list[Any]:
 def given(values: Mapping[str, Any]) -> dict[str, Any]:
     """A form's values as a request: what the method does not take is not shown, and not read."""
     method = values.get("method")
-    exists = isinstance(method, str) and method in METHODS
-    known = takes(method) if exists else {"ratio", "window"}
+    known = {"ratio", "window"}
+    if isinstance(method, str) and method in METHODS:
+        known = takes(method)
     hidden = {"ratio", "window"} - known
     return {name: value for name, value in values.items() if name not in hidden}
 
