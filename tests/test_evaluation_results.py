@@ -1,6 +1,7 @@
 """Estimates over prompts, the Pareto front, picks, token counts, timings: the plain parts."""
 
 import pytest
+import tiny
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -14,7 +15,7 @@ from retom.evaluation.picks import pick
 from retom.evaluation.results import Row, difference, over_prompts, pareto
 from retom.evaluation.settings import Sample
 from retom.evaluation.timing import ratio_estimate
-from retom.evaluation.tokens import check_equal, tokens_in_layers, unequal
+from retom.evaluation.tokens import check_equal, in_all, tokens_in_layers, unequal
 from retom.metrics import Estimate, noised
 
 
@@ -151,3 +152,23 @@ class TestNoise:
     def test_other_schedulers_are_refused(self):
         with pytest.raises(MetricError, match="leave the screening out"):
             noiser_of(object())
+
+
+def test_projections_are_added_up_without_those_of_a_plan():
+    seen = {
+        "attn.to_q": [6, 6],
+        "attn.to_k": [10, 2, 10, 2],
+        "attn.to_v": [2, 2],
+        "ff.net": [10, 10],
+    }
+    assert in_all(seen) == {"attn": [10, 10], "ff.net": [10, 10]}
+
+
+def test_keys_as_the_score_compute_on_as_many_tokens():
+    found = []
+    for score in ("input", "keys"):
+        unet = tiny.unet(attention=(True, False))
+        retom.apply(unet, score=score)
+        inputs = tiny.inputs(size=(8, 8))
+        found.append(in_all(tokens_in_layers(unet, lambda unet=unet: tiny.call(unet, inputs))))
+    assert found[0] == found[1]

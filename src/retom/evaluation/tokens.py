@@ -40,13 +40,18 @@ def in_all(tokens: Mapping[str, list[int]]) -> Tokens:
     """The same with the projections of an attention layer added up.
 
     Queries may merge otherwise than keys and values; what is compared is how many tokens a layer
-    computes on in all.
+    computes on in all. A projection that also runs for the plan (``score="keys"``) does so before
+    the layer, and only its last run in a call counts.
     """
-    found: Tokens = {}
+    layers: dict[str, list[list[int]]] = {}
     for name, counts in tokens.items():
-        layer = name.partition(".to_")[0]
-        before = found.get(layer, [0] * len(counts))
-        found[layer] = [a + b for a, b in zip(before, counts, strict=True)]
+        layers.setdefault(name.partition(".to_")[0], []).append(counts)
+    found: Tokens = {}
+    for layer, projections in layers.items():
+        calls = min(len(counts) for counts in projections)
+        each = [len(counts) // calls for counts in projections]
+        own = (counts[n - 1 :: n] for counts, n in zip(projections, each, strict=True))
+        found[layer] = [sum(counts) for counts in zip(*own, strict=True)]
     return found
 
 
