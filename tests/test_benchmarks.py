@@ -17,6 +17,7 @@ pytest.importorskip("diffusers")
 BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 
+import hook_overhead
 import real_weights
 import record
 import sdxl_coverage
@@ -110,6 +111,17 @@ def test_sdxl_coverage(tmp_path, capsys):
     assert "merges nothing on SDXL" in capsys.readouterr().out
 
 
+def test_hook_overhead(tmp_path, capsys):
+    found = smoke(hook_overhead, tmp_path)["results"]
+    assert {name: model["sites"] for name, model in found.items()} == {
+        "UNet of SDXL's structure": 70, "Flux": 12
+    }  # fmt: skip
+    rows = found["Flux"]["rows"]
+    assert rows["un-merged"]["microseconds"] == 0
+    assert rows["the defaults"]["microseconds"] > rows["hooked, ratio 0"]["microseconds"]
+    assert "| the defaults |" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("protocol", ["imagenet", "coco"])
 def test_real_weights_rehearses_and_continues(protocol, tmp_path, capsys):
     pytest.importorskip("torchmetrics")
@@ -173,7 +185,7 @@ def test_real_weights_says_what_is_wrong_with_a_file(tmp_path):
 
 @pytest.mark.parametrize(
     "script",
-    ["sdxl_coverage", "real_weights"],
+    ["sdxl_coverage", "real_weights", "hook_overhead"],
 )
 def test_help_says_what_the_numbers_mean(script, capsys):
     with pytest.raises(SystemExit) as stopped:

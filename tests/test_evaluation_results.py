@@ -165,10 +165,9 @@ def test_projections_are_added_up_without_those_of_a_plan():
 
 
 def test_keys_as_the_score_compute_on_as_many_tokens():
-    found = []
-    for score in ("input", "keys"):
+    def counted(score):
         unet = tiny.unet(attention=(True, False))
         retom.apply(unet, score=score)
-        inputs = tiny.inputs(size=(8, 8))
-        found.append(in_all(tokens_in_layers(unet, lambda unet=unet: tiny.call(unet, inputs))))
-    assert found[0] == found[1]
+        return in_all(tokens_in_layers(unet, lambda: tiny.call(unet, tiny.inputs(size=(8, 8)))))
+
+    assert counted("keys") == counted("input")
