@@ -48,16 +48,19 @@ def pip(*words):
     return run(sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet", *words)
 
 
+def clean():
+    """The environment without the checkout's own paths, which must not stand in for an install."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+
+
 def run(*words, status=0, cwd=None):
-    # The checkout's own paths must not stand in for what was installed.
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     done = subprocess.run(
         [str(word) for word in words],
         capture_output=True,
         text=True,
         check=False,
         cwd=cwd,
-        env=clean,
+        env=clean(),
     )
     assert done.returncode == status, done.stdout + done.stderr
     return done
@@ -176,11 +179,10 @@ def first_page(command, place):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     log = place / "studio.log"
     with log.open("w") as out:
         words = [str(command), "studio", "--port", str(port)]
-        server = subprocess.Popen(words, stdout=out, stderr=out, cwd=place, env=clean)
+        server = subprocess.Popen(words, stdout=out, stderr=out, cwd=place, env=clean())
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         for _ in range(240):

@@ -12,6 +12,7 @@ import tiny
 import tiny_transformers
 import torch
 from compiled import NOISE
+from tiny import call
 
 import retom
 from retom import Grid, ReToM
@@ -33,7 +34,7 @@ PLANS += [ReToM(allocation="multiscale", reach=0), ReToM(rematch=True), ReToM(wi
 @pytest.fixture(autouse=True)
 def _device():
     if not REHEARSAL and not torch.cuda.is_available():
-        pytest.skip("needs a CUDA device")
+        pytest.fail("These tests need a CUDA device; RETOM_GPU_REHEARSAL=1 takes some on a CPU.")
 
 
 needs_cuda = pytest.mark.skipif(REHEARSAL, reason="a CPU has nothing of the kind")
@@ -56,17 +57,12 @@ def moved(value, dtype=None):
 
 
 def inputs(name, dtype=None, noise=0.5):
+    """Arguments of a call at a noise level."""
     if name == "unet":
         return moved({**tiny.inputs(), "timestep": torch.tensor(1000 * noise)}, dtype)
     arguments = tiny_transformers.FAMILIES[name].call(8, 6, 2)
-    if noise != 0.5:
-        arguments["timestep"] = torch.full((2,), noise)
-    return moved(arguments, dtype)
-
-
-@torch.no_grad()
-def call(model, arguments):
-    return model(**arguments, return_dict=False)[0]
+    scale = 1000 if name in ("sd3", "pixart") else 1
+    return moved({**arguments, "timestep": torch.full((2,), scale * noise)}, dtype)
 
 
 @pytest.mark.parametrize("method", PLANS, ids=repr)
@@ -154,9 +150,7 @@ def test_cuda_graphs_replay_the_eager_result(name, options):
     graphed = torch.compile(fast, mode="reduce-overhead", dynamic=False)
     for _ in range(2):
         for noise in NOISE:
-            arguments = inputs(name, noise=noise * (1000 if name == "sd3" else 1))
-            if name == "unet":
-                arguments = inputs(name, noise=noise)
+            arguments = inputs(name, noise=noise)
             torch.compiler.cudagraph_mark_step_begin()
             found = call(graphed, arguments).clone()
             torch.testing.assert_close(found, call(plain, arguments), rtol=1e-3, atol=1e-3)

@@ -12,7 +12,6 @@ import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +27,12 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from . import noise, render, sentences, text
 from .ema import Ema
-from .grow import grow
 from .loop import Loop, move, set_rate
+from .network import build, fitted, grown
 from .optimizers import MatrixOptimizer, Together
 from .pool import Encoders, Pool
 from .precision import mixed
-from .preset import DenoiserSettings, Phase, Preset
+from .preset import Phase, Preset
 from .stream import Stream
 
 RENEWED = 16
@@ -41,37 +40,6 @@ RENEWED = 16
 MOST_SHARES = 16
 ANCHORED = 256
 """Texts a step on which the text encoder goes on imitating its teacher."""
-
-
-def build(
-    settings: DenoiserSettings, *, channels: int, text_width: int, levels: int = 0
-) -> UNet2DConditionModel:
-    """Make an untrained UNet with attention at every level, or at so many from the innermost.
-
-    The text also reaches every residual block: pooled, it joins the time embedding, which scales
-    and shifts all channels. Through attention alone the model took hours to tell two pictures with
-    the same colours apart.
-    """
-    widths = settings.widths[-levels:]  # -0 takes all
-    levels = len(widths)
-    heads: Any = tuple(width // settings.head_width for width in widths)
-    return UNet2DConditionModel(
-        sample_size=settings.phases[-1].size // 4,
-        in_channels=channels,
-        out_channels=channels,
-        block_out_channels=widths,
-        layers_per_block=1,
-        down_block_types=("CrossAttnDownBlock2D",) * levels,
-        up_block_types=("CrossAttnUpBlock2D",) * levels,
-        cross_attention_dim=text_width,
-        # diffusers calls it a dimension, but for this class it is the number of heads
-        attention_head_dim=heads,
-        norm_num_groups=8,
-        time_embedding_dim=settings.embedding,
-        resnet_time_scale_shift="scale_shift",
-        addition_embed_type="text",
-        addition_embed_type_num_heads=text_width // 32,
-    )
 
 
 def load_encoders(
@@ -96,12 +64,6 @@ def load_encoders(
         move(module, device)
         module.eval().requires_grad_(requires_grad=False)
     return Encoders(vae, encoder, tokenizer)
-
-
-def grown(settings: DenoiserSettings, phase: Phase) -> int:
-    """Return how many levels a phase has more than the first one."""
-    levels = [p.levels or len(settings.widths) for p in (phase, settings.phases[0])]
-    return levels[0] - levels[1]
 
 
 def pipeline(encoders: Encoders, trained: Path) -> StableDiffusionPipeline:
@@ -355,26 +317,6 @@ def train(
     return loop.finished
 
 
-def fresh(preset: Preset, levels: int) -> UNet2DConditionModel:
-    """Make an untrained UNet for a preset's latents and texts."""
-    return build(
-        preset.denoiser,
-        channels=preset.autoencoder.latent_channels,
-        text_width=preset.text.width,
-        levels=levels,
-    )
-
-
-def fitted(unet: UNet2DConditionModel, phase: Phase, preset: Preset) -> UNet2DConditionModel:
-    """Return a UNet with the levels that a phase has, grown where it has fewer."""
-    widths = preset.denoiser.widths
-    config: Any = unet.config
-    for levels in range(len(config.block_out_channels) + 1, (phase.levels or len(widths)) + 1):
-        unet = grow(unet, widths[-levels], partial(fresh, preset, levels))
-        print(f"denoiser-{phase.name}: grown to {levels} levels", flush=True)
-    return unet
-
-
 def run(
     preset: Preset,
     options: argparse.Namespace,
@@ -395,7 +337,7 @@ def run(
     elif options.phase and (work / "unet").exists():
         unet = UNet2DConditionModel.from_pretrained(work / "unet")
     else:
-        unet = fresh(preset, preset.denoiser.phases[0].levels)
+        unet = build(preset, preset.denoiser.phases[0].levels)
     finished = True
     for phase in preset.denoiser.phases:
         if finished and options.phase in (None, phase.name):

@@ -40,7 +40,7 @@ def grow(
     grown = build()
     depth = len(config.block_out_channels)
     inner = unet.state_dict()
-    own = {_place(name, depth): weight for name, weight in inner.items()}
+    own = {_place(name): weight for name, weight in inner.items()}
     del own["conv_in.weight"], own["conv_in.bias"]
     shapes = {n: w.shape for n, w in grown.state_dict().items() if _inside(n, depth)}
     other = sorted(dict({n: w.shape for n, w in own.items()}.items() ^ shapes.items()))
@@ -60,7 +60,7 @@ def grow(
     return grown
 
 
-def _place(name: str, depth: int) -> str:
+def _place(name: str) -> str:
     """Where a weight of the old UNet stands in the new one."""
     if not name.startswith("down_blocks."):
         return name

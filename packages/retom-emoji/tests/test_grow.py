@@ -12,7 +12,7 @@ pytest.importorskip("diffusers")
 
 import torch
 
-from recipe import denoiser, grow, noise, preset
+from recipe import grow, network, noise, preset
 
 CPU = preset.load("cpu-256")
 SMALL = replace(
@@ -28,7 +28,7 @@ PHASES = replace(SMALL, denoiser=replace(SMALL.denoiser, phases=(INNER, OUTER)))
 
 def untrained() -> torch.nn.Module:
     torch.manual_seed(0)
-    unet = denoiser.fresh(PHASES, 2).eval()
+    unet = network.build(PHASES, 2).eval()
     for weight in unet.parameters():  # nothing stays at zero, where a mistake would not show
         torch.nn.init.normal_(weight, std=0.1)
     return unet
@@ -48,7 +48,7 @@ def smooth(batch: int) -> torch.Tensor:
 @torch.no_grad()
 def test_it_answers_what_it_answered_to_pictures_of_half_the_size() -> None:
     unet = untrained()
-    grown = denoiser.fitted(unet, OUTER, PHASES).eval()
+    grown = network.fitted(unet, OUTER, PHASES).eval()
     small = smooth(2)
     # a picture of twice the size whose means are these, divided by the two that noise shrinks by
     large = torch.nn.functional.interpolate(small, scale_factor=2, mode="bilinear") / 2
@@ -64,7 +64,7 @@ def test_it_answers_what_it_answered_to_pictures_of_half_the_size() -> None:
 @torch.no_grad()
 def test_noise_reaches_the_inner_levels_as_strong_as_before() -> None:
     unet = untrained()
-    grown = denoiser.fitted(unet, OUTER, PHASES)
+    grown = network.fitted(unet, OUTER, PHASES)
     pixels = torch.randn(8, 4, 64, 64)
     strided = grown.down_blocks[0].downsamplers[0].conv
     inside = strided(grown.conv_in(pixels))
@@ -74,7 +74,7 @@ def test_noise_reaches_the_inner_levels_as_strong_as_before() -> None:
 
 def test_every_new_weight_can_learn() -> None:
     torch.manual_seed(0)
-    grown = denoiser.fitted(untrained(), OUTER, PHASES)
+    grown = network.fitted(untrained(), OUTER, PHASES)
     optimizer = torch.optim.SGD(grown.parameters(), lr=1e-2)
     for _ in range(2):  # in the first step, nothing comes through what starts at zero
         optimizer.zero_grad()
@@ -87,21 +87,21 @@ def test_every_new_weight_can_learn() -> None:
 
 def test_a_phase_with_the_same_levels_leaves_the_network_alone() -> None:
     unet = untrained()
-    assert denoiser.fitted(unet, INNER, PHASES) is unet
-    grown = denoiser.fitted(unet, OUTER, PHASES)
-    assert denoiser.fitted(grown, OUTER, PHASES) is grown
+    assert network.fitted(unet, INNER, PHASES) is unet
+    grown = network.fitted(unet, OUTER, PHASES)
+    assert network.fitted(grown, OUTER, PHASES) is grown
     assert list(grown.config.block_out_channels) == [32, 32, 64]
 
 
 @pytest.mark.parametrize(("width", "said"), [(64, "64 channels"), (8, "at least 16")])
 def test_a_level_of_another_width_is_refused(width: int, said: str) -> None:
     with pytest.raises(ValueError, match=said):
-        grow.grow(untrained(), width, partial(denoiser.fresh, PHASES, 3))
+        grow.grow(untrained(), width, partial(network.build, PHASES, 3))
 
 
 def test_a_network_that_differs_by_more_than_a_level_is_refused() -> None:
     with pytest.raises(ValueError, match="more than a level"):
-        grow.grow(untrained(), 32, partial(denoiser.fresh, PHASES, 2))
+        grow.grow(untrained(), 32, partial(network.build, PHASES, 2))
 
 
 @pytest.mark.parametrize("grown", [1, 2])
@@ -126,7 +126,7 @@ def test_the_schedule_survives_a_change_of_solver() -> None:
 @pytest.mark.parametrize("name", ["cpu", "cpu-256", "cpu-full", "gpu", "dry"])
 def test_presets_grow_in_steps_that_can_be_taken(name: str) -> None:
     settings = preset.load(name)
-    unet = denoiser.fresh(settings, settings.denoiser.phases[0].levels)
+    unet = network.build(settings, settings.denoiser.phases[0].levels)
     for phase in settings.denoiser.phases:
-        unet = denoiser.fitted(unet, phase, settings)
+        unet = network.fitted(unet, phase, settings)
     assert unet.config.block_out_channels == settings.denoiser.widths

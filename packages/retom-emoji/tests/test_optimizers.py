@@ -11,9 +11,10 @@ pytest.importorskip("diffusers")
 
 import torch
 
-from recipe.denoiser import build, split
+from recipe.denoiser import split
 from recipe.ema import Ema
 from recipe.loop import Loop
+from recipe.network import build
 from recipe.optimizers import MatrixOptimizer, Together
 from recipe.precision import mixed
 from recipe.preset import load
@@ -74,8 +75,7 @@ def test_two_optimizers_go_on_from_a_checkpoint_as_if_nothing_had_been(tmp_path:
 
 
 def test_what_enters_and_leaves_the_network_is_not_for_muon() -> None:
-    preset = load("dry")
-    unet = build(preset.denoiser, channels=4, text_width=32)
+    unet = build(load("dry"))
     matrices, others = split(unet)
     assert len(matrices) + len(others) == len(list(unet.parameters()))
     assert all(weight.ndim > 1 for weight in matrices)
