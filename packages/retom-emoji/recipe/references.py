@@ -66,7 +66,11 @@ def plain(concept: Concept) -> str:
 
 
 def run(preset: Preset, options: argparse.Namespace) -> None:
-    """Write PNG files by split, for ``retom eval --real OUT/trained``."""
+    """Write PNG files by split, for ``retom eval --real OUT/trained``, and their prompts.
+
+    ``OUT/trained.txt`` has a line a picture, with its object, style and background: every concept
+    once, then every concept again, so that as many prompts as there are concepts name each.
+    """
     target: Path = options.out or options.work / "references"
     art = render.load(options.work)
     for seed, split in enumerate(concepts.SPLITS):
@@ -76,4 +80,10 @@ def run(preset: Preset, options: argparse.Namespace) -> None:
         folder.mkdir(parents=True)
         for i, (picture, concept) in enumerate(zip(made.pictures, made.concepts, strict=True)):
             Image.fromarray(picture).save(folder / f"{concept.code}-{i % EACH}.png")
+        named = [
+            captions.prompt(concept.label, style=concept.style, background=behind.colour)
+            for concept, behind in zip(made.concepts, made.backgrounds, strict=True)
+        ]
+        lines = [line for turn in range(EACH) for line in named[turn::EACH]]
+        (target / f"{split}.txt").write_text("\n".join([*lines, ""]), encoding="utf-8")
         print(f"references: {len(made.pictures)} pictures in {folder.name}", flush=True)

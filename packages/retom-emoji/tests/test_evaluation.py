@@ -231,6 +231,11 @@ def test_reference_pictures_lie_by_split(tmp_path, settings) -> None:
     references.run(settings, argparse.Namespace(work=tmp_path, out=tmp_path / "real"))
     assert len(list((tmp_path / "real" / "trained").glob("*.png"))) == 4 * TRAINED
     assert len(list((tmp_path / "real" / "held_out").glob("*.png"))) == 4 * HELD_OUT
+    prompts = (tmp_path / "real" / "trained.txt").read_text(encoding="utf-8").splitlines()
+    assert len(prompts) == 4 * TRAINED
+    objects = [prompt.split(",")[0] for prompt in prompts]
+    assert len(set(objects[:TRAINED])) == TRAINED
+    assert objects[:TRAINED] == objects[TRAINED : 2 * TRAINED]
 
 
 def test_the_card_names_every_number(written) -> None:
