@@ -13,15 +13,19 @@ PRINTED = {
     "which_ratio.py": ["un-merged", "ratio 0.7", "PSNR"],
     "protect_a_place.py": ["100% of the protected ones", "Saved what merged to protected.png"],
     "schedule.py": ["retom generate --config schedule.json", "32x32"],
+    "your_own_model.py": ["3 blocks, permutation error", "12x8"],
 }
+DRAW = PRINTED.keys() - {"your_own_model.py"}
+"""Those that draw pictures, which takes its time."""
 
 
 def test_every_example_is_tested():
     assert {path.name for path in EXAMPLES.glob("*.py")} == set(PRINTED)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", PRINTED)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] if n in DRAW else []) for n in PRINTED]
+)
 def test_an_example_runs(name, tmp_path):
     done = subprocess.run(
         [sys.executable, EXAMPLES / name], cwd=tmp_path, capture_output=True, text=True, check=False
@@ -29,6 +33,13 @@ def test_an_example_runs(name, tmp_path):
     assert done.returncode == 0, done.stderr
     for words in PRINTED[name]:
         assert words in done.stdout
+
+
+def test_the_document_shows_the_row_of_the_example():
+    code = (EXAMPLES / "your_own_model.py").read_text(encoding="utf-8")
+    shown = (EXAMPLES.parent / "docs" / "models.md").read_text(encoding="utf-8")
+    row = code[code.index("retom.register_block(") : code.index("torch.manual_seed")].strip()
+    assert f"```python\n{row}\n```" in shown
 
 
 NOTEBOOK = EXAMPLES / "look_at_merging.ipynb"

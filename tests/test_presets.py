@@ -1,6 +1,7 @@
 """Presets: configurations with a name, in one table."""
 
 import argparse
+import dataclasses
 import json
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 
 import retom
 from retom import Config, ConfigError, ReToM
-from retom.cli.arguments import add_merging, config_of
+from retom.cli.merging import add_merging, config_of
 from retom.presets import NOT_VALIDATED, PRESETS
 
 NAMES = ["quality", "balanced", "fast", "paper"]
@@ -87,6 +88,23 @@ def test_the_command_takes_a_preset_and_options_on_top():
     assert parse("--preset", "fast", "--ratio", "0.6") == Config(method=ReToM(ratio=0.6))
     kept = parse("--preset", "quality", "--method", "window_corner").method
     assert (kept.name, kept.ratio) == ("window_corner", 0.3)
+
+
+def test_every_option_can_be_given_on_the_command_line():
+    options = {
+        "--reach": "2", "--unmerge": "similarity", "--score": "block", "--share": "level",
+        "--allocation": "uniform", "--kv-lean": "0", "--window": "2x4", "--merge": "norm_mean",
+        "--ratio": "0.3", "--scope": "block", "--levels": "0,1", "--refresh": "2",
+        "--skip": "unprofitable",
+    }  # fmt: skip
+    switches = ["--rematch", "--alternate", "--no-size-weighted"]
+    given = parse(*(word for pair in options.items() for word in pair), *switches)
+    plain = Config()
+    for settings, default in ((given, plain), (given.method, plain.method)):
+        for option in dataclasses.fields(default):
+            if option.name not in {"method", "rules", "block"}:
+                changed = getattr(settings, option.name) != getattr(default, option.name)
+                assert changed, option.name
 
 
 def test_a_method_where_a_configuration_goes_is_refused():

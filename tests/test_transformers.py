@@ -429,6 +429,28 @@ def test_the_proof_of_a_wrong_row_fails(register, change, options, message):
         check_block_spec(my_model(**options), my_arguments(), ratio=0.4)
 
 
+NO_ROWS = [
+    ((MyBlock, retom.BlockSpec()), {}, "name is the name of the block's class; <class"),
+    (("", retom.BlockSpec()), {}, "name is the name of the block's class; '' was given"),
+    (("MyBlock", {"output": 1}), {}, "spec is a retom.BlockSpec; {'output': 1} was given"),
+    (("MyBlock", retom.BlockSpec()), {"denoiser": MyTransformer}, "denoiser is the name of"),
+    (
+        ("MyBlock", retom.BlockSpec()),
+        {"denoiser": "MyTransformer", "denoiser_spec": retom.FeatureMap("picture")},
+        "denoiser_spec is a retom.DenoiserSpec; FeatureMap",
+    ),
+    (("MyBlock", retom.BlockSpec()), {"denoiser_spec": retom.DenoiserSpec()}, "pass the name of"),
+]
+
+
+@pytest.mark.parametrize(("row", "options", "message"), NO_ROWS)
+def test_what_is_no_row_is_refused(row, options, message):
+    with pytest.raises(retom.ConfigError, match=message):
+        retom.register_block(*row, **options)
+    with pytest.raises(retom.UnsupportedModelError, match="seen: MyBlock"):
+        retom.apply(my_model())
+
+
 def test_a_row_is_not_replaced_by_accident():
     with pytest.raises(retom.ConfigError, match="a row of FluxTransformerBlock already"):
         retom.register_block("FluxTransformerBlock", retom.BlockSpec())

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from retom.cli import arguments
+from retom.cli import arguments, merging
 from retom.cli.running import require, threads
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def set_up(parser: argparse.ArgumentParser) -> None:
         help="each draws every prompt once; default 0 1",
     )  # fmt: skip
     arguments.add_sampling(group)
-    arguments.add_merging(parser.add_argument_group("merging"))
+    merging.add_merging(parser.add_argument_group("merging"))
     arguments.add_model(parser.add_argument_group("model"))
     arguments.add_telling(parser.add_argument_group("output"), "result")
 
@@ -44,7 +44,7 @@ def run(options: argparse.Namespace) -> None:
     Raises:
         RetomError: Something that the user gave does not work.
     """
-    config = arguments.config_of(options)
+    config = merging.config_of(options)
     require("check", _EXTRA, "cli")
 
     from retom.cli.progress import StepBar

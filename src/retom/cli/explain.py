@@ -8,7 +8,7 @@ import math
 import sys
 from typing import TYPE_CHECKING
 
-from retom.cli import arguments
+from retom.cli import arguments, merging
 from retom.cli.running import require
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def set_up(parser: argparse.ArgumentParser) -> None:
         help="FLOPs that the hardware computes while it moves a byte, default 300 (a data-centre "
         "GPU); about 10 on a CPU",
     )
-    arguments.add_merging(parser.add_argument_group("merging"), times=False)
+    merging.add_merging(parser.add_argument_group("merging"), times=False)
     output = parser.add_argument_group("output")
     output.add_argument("--json", action="store_true", help="print every layer as JSON")
 
@@ -61,7 +61,7 @@ def run(options: argparse.Namespace) -> None:
     Raises:
         RetomError: Something that the user gave does not work.
     """
-    config = arguments.config_of(options)
+    config = merging.config_of(options)
     require("explain", _EXTRA, "cli")
 
     from retom.drawing.loading import quiet_libraries

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from retom.cli import arguments
+from retom.cli import arguments, merging
 from retom.cli.running import require, threads
 from retom.drawing.files import check_output
 from retom.drawing.png import save_png
@@ -27,7 +27,7 @@ def set_up(parser: argparse.ArgumentParser) -> None:
     """Give the parser of ``retom generate`` its arguments."""
     parser.set_defaults(run=run)
     arguments.add_picture(parser.add_argument_group("picture"))
-    arguments.add_merging(parser.add_argument_group("merging"))
+    merging.add_merging(parser.add_argument_group("merging"))
     arguments.add_model(parser.add_argument_group("model"))
     arguments.add_output(parser.add_argument_group("output"))
 
@@ -38,7 +38,7 @@ def run(options: argparse.Namespace) -> None:
     Raises:
         RetomError: Something that the user gave does not work; no file was written.
     """
-    config = arguments.config_of(options)
+    config = merging.config_of(options)
     if options.repeat is not None and not options.compare:
         raise ConfigError("--repeat measures pairs, so it needs --compare.")
     check_output(options.output)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from retom.cli import arguments
+from retom.cli import arguments, merging
 from retom.cli.generate import settings_of
 from retom.cli.running import require, threads
 from retom.drawing.files import check_output, whole_file
@@ -48,7 +48,7 @@ def set_up(parser: argparse.ArgumentParser) -> None:
         help="one map, or a page with all; page is the default for PNG, groups for the others",
     )
     look.add_argument("--list", action="store_true", help="print the layers that merged")
-    arguments.add_merging(parser.add_argument_group("merging"))
+    merging.add_merging(parser.add_argument_group("merging"))
     arguments.add_model(parser.add_argument_group("model"))
     arguments.add_file(
         parser.add_argument_group("output"),
@@ -63,7 +63,7 @@ def run(options: argparse.Namespace) -> None:
     Raises:
         RetomError: Something that the user gave does not work; no file was written.
     """
-    config = arguments.config_of(options)
+    config = merging.config_of(options)
     suffix = options.output.suffix.lower()
     show: Map | None = None if options.show == "page" else options.show
     if show is None and suffix != ".png":

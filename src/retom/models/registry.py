@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from retom.errors import ConfigError
 from retom.models.denoiser import DenoiserSpec
 from retom.models.rows import SHIPPED_BLOCKS, SHIPPED_DENOISERS
-
-if TYPE_CHECKING:
-    from retom.models.spec import BlockSpec
+from retom.models.spec import BlockSpec
 
 BLOCKS: dict[str, BlockSpec] = dict(SHIPPED_BLOCKS)
 """Rows of block classes by their names."""
@@ -39,12 +35,24 @@ def register_block(
         replace: Whether a row of that name may be replaced.
 
     Raises:
-        ConfigError: There is such a row already and ``replace`` is False.
+        ConfigError: There is such a row already and ``replace`` is False; or a name is no name of a
+            class, or a row no row.
 
     Example:
         >>> retom.register_block("MyBlock", retom.BlockSpec(output=1), denoiser="MyTransformer")
         >>> retom.unregister_block("MyBlock", denoiser="MyTransformer")
     """
+    _check("name", name, str, "the name of the block's class")
+    _check("spec", spec, BlockSpec, "a retom.BlockSpec")
+    if denoiser is not None:
+        _check("denoiser", denoiser, str, "the name of the denoiser's class")
+    elif denoiser_spec is not None:
+        raise ConfigError(
+            "denoiser_spec says how a denoiser tells grid and noise, but not which: pass the name "
+            "of its class as denoiser too."
+        )
+    if denoiser_spec is not None:
+        _check("denoiser_spec", denoiser_spec, DenoiserSpec, "a retom.DenoiserSpec")
     taken = [n for n, rows in ((name, BLOCKS), (denoiser, DENOISERS)) if n in rows]
     if taken and not replace:
         raise ConfigError(
@@ -54,6 +62,11 @@ def register_block(
     BLOCKS[name] = spec
     if denoiser is not None:
         DENOISERS[denoiser] = denoiser_spec or DenoiserSpec()
+
+
+def _check(argument: str, value: object, kind: type, what: str) -> None:
+    if not isinstance(value, kind) or value == "":
+        raise ConfigError(f"{argument} is {what}; {value!r} was given.")
 
 
 def unregister_block(name: str, *, denoiser: str | None = None) -> None:
