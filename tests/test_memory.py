@@ -6,9 +6,12 @@ import torch
 pytest.importorskip("diffusers")
 
 import tiny
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 import retom
 from retom.benchmarking.memory import peak_bytes
+from retom.methods import ToMe
 
 CPU = torch.device("cpu")
 WIDE = {"attention": (True, True), "block_out_channels": (32, 64), "attention_head_dim": 8}
@@ -90,3 +93,51 @@ def test_outputs_are_as_with_plans_held_to_the_end():
         handle.update(refresh=1)
         held = tiny.call(model, arguments)
     assert torch.equal(dropped, held)
+
+
+class Largest(TorchDispatchMode):
+    """Sees the largest tensor that any operation gives, in elements."""
+
+    def __init__(self):
+        super().__init__()
+        self.elements = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        given = function(*args, **(kwargs or {}))
+        for tensor in tree_leaves(given):
+            if isinstance(tensor, torch.Tensor):  # a view of an expanded one counts as it is stored
+                held = tensor.untyped_storage().nbytes() // tensor.element_size()
+                self.elements = max(self.elements, min(tensor.numel(), held))
+        return given
+
+
+def largest(method, side, channels=16):
+    """The largest tensor of plan, merge and un-merge, in shares of the tokens' own size."""
+    tokens = torch.randn(1, side * side, channels, generator=torch.Generator().manual_seed(0))
+    with Largest() as seen:
+        plan = method.plan(tokens, retom.Grid(side, side))
+        plan.unmerge(plan.merge(tokens))
+    return seen.elements / tokens.numel()
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        retom.ReToM(),
+        retom.ReToM(reach=0),
+        retom.ReToM(reach=2),
+        retom.ReToM(rematch=True, unmerge="similarity"),
+        retom.ReToM(window=(4, 4), allocation="uniform"),
+        retom.ReToM(window=(4, 4), allocation="coherence"),
+        retom.ReToM(allocation="multiscale", reach=0),
+        retom.ReToM(merge="norm_mean"),
+        retom.ReToM(merge="representative"),
+    ],
+    ids=str,
+)
+def test_no_tensor_grows_faster_than_the_tokens(method):
+    assert largest(method, 96) <= max(1.0, largest(method, 24)) * 1.01
+
+
+def test_the_look_at_tensors_would_notice_a_search_over_the_whole_grid():
+    assert largest(ToMe(), 48) > 3 * largest(ToMe(), 24)
