@@ -42,6 +42,21 @@ GRAPHS: dict[str, dict[str, int | str]] = {
     "export": {"unet": _GIVES, "sd3": _GIVES, "flux": _GIVES, "qwen": _GIVES},
 }
 
+_BLOCKS = "its blocks; the model itself "
+GAPS = {
+    "hidream": "no: its experts are sent for on the host",
+    "lumina2": _BLOCKS + "reads lengths of prompts",
+    "lumina2 uneven": _BLOCKS + "reads lengths of prompts",
+    "z-image": _BLOCKS + "enters a device",
+    "z-image with a controlnet": _BLOCKS + "enters a device",
+    "omnigen": _BLOCKS + "branches on values",
+    "bria fibo 2": _BLOCKS + "enters a device",
+    "bria fibo 2 edit": _BLOCKS + "enters a device",
+    "qwen 2.1": _BLOCKS + "reads values",
+}
+"""Families whose denoiser diffusers does not write as one graph, merging or not: what compiles."""
+WHOLE = "one graph"
+
 QUICK = {
     *(("whole", name) for name in ("unet", "sd3", "flux", "qwen")),
     *(("repeated", name) for name in ("unet", "qwen")),

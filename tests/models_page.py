@@ -9,6 +9,7 @@ import functools
 from pathlib import Path
 
 import torch
+from compiled import GAPS, WHOLE
 from tiny_controlnets import CONTROLNETS
 from tiny_transformers import FAMILIES
 
@@ -52,6 +53,7 @@ def row(name: str) -> str:
         "yes",
         f"7x5, {several.tokens} to {several.kept}" if family.odd else "takes its own size alone",
         "one for the batch" if family.shares_plan else "one a picture",
+        GAPS.get(name, WHOLE),
     ]
     return f"| {' | '.join(cells)} |"
 
@@ -69,6 +71,7 @@ def table() -> str:
         "batch of 3",
         "odd grid",
         "plans",
+        "compile",
     ]
     lines = [BEGIN, f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
     lines += [row(name) for name in ALL]
