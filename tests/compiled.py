@@ -21,6 +21,9 @@ MODES = {
     "refresh": "plans made and reused (`refresh=2`), two generations",
     "alternate": "the same with windows that take turns (`alternate=True`)",
     "rules": "two ratios and off, by `rules`, two generations",
+    "refresh by blocks": "plans made and reused, 12 blocks compiled by themselves",
+    "alternate by blocks": "the same with windows that take turns",
+    "rules by blocks": "two ratios and off, 12 blocks compiled by themselves",
     "export": "`torch.export.export(denoiser, ...)`",
 }
 NO_REPEATED_BLOCKS = "`_repeated_blocks` attribute is empty"
@@ -39,6 +42,9 @@ GRAPHS: dict[str, dict[str, int | str]] = {
     "refresh": {"unet": 2, "sd3": 2, "flux": 2, "qwen": 2},
     "alternate": {"unet": 3, "sd3": 3, "flux": 3, "qwen": 3},
     "rules": {"unet": 3, "sd3": 3, "flux": 3, "qwen": 3},
+    "refresh by blocks": {"unet": 4, "sd3": 6, "flux": 9, "qwen": 4},
+    "alternate by blocks": {"unet": 6, "sd3": 7, "flux": 11, "qwen": 5},
+    "rules by blocks": {"unet": 6, "sd3": 12, "flux": 17, "qwen": 7},
     "export": {"unet": _GIVES, "sd3": _GIVES, "flux": _GIVES, "qwen": _GIVES},
 }
 
@@ -72,6 +78,7 @@ NOISE = (0.9, 0.7, 0.5, 0.3, 0.1)
 
 def schedule_of(mode: str) -> dict[str, Any]:
     """Options of retom.apply under which merging changes in the course of a generation."""
+    mode = mode.removesuffix(" by blocks")
     if mode == "rules":
         fewer = retom.Rule(method=retom.ReToM(ratio=0.25), noise=(0.6, 1.0))
         return {"rules": (fewer, retom.Rule(method=None, noise=(0.0, 0.2)))}

@@ -127,6 +127,30 @@ def test_a_schedule_has_a_graph_for_each_mode_and_a_second_generation_none(name,
     assert counts[len(NOISE) - 1] == counts[-1] == GRAPHS[mode][name]
 
 
+@pytest.mark.parametrize(
+    ("name", "mode"), cases("refresh by blocks", "alternate by blocks", "rules by blocks")
+)
+def test_blocks_under_a_schedule_stay_within_the_limit_and_get_none_in_a_second_generation(
+    name, mode
+):
+    model, plain = deep(name), deep(name)
+    handle = retom.apply(model, **schedule_of(mode))
+    retom.apply(plain, **schedule_of(mode))
+    counter = CompileCounterWithBackend("eager")
+    options = {"backend": counter, "fullgraph": True, "dynamic": False}  # at its limit torch raises
+    if name == "sd3":
+        for site in handle._layout.sites:
+            site.block.compile(**options)
+    else:
+        model.compile_repeated_blocks(**options)
+    counts = []
+    for noise in (*NOISE, *NOISE):
+        arguments = inputs(name, noise)
+        assert torch.equal(tiny.call(model, arguments), tiny.call(plain, arguments))
+        counts.append(counter.frame_count)
+    assert counts[len(NOISE) - 1] == counts[-1] == GRAPHS[mode][name]
+
+
 @pytest.mark.parametrize("name", cases("export"))
 def test_an_exported_denoiser_merges(name):
     """Without retom: what merges is in the exported program."""
