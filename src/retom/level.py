@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from retom.keeping import of_its_own
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -25,15 +27,22 @@ class PlanSlot:
         plan: In use; None where one is yet to be made.
         grid: Grid that it was made for.
         skips: Whether the layer runs un-merged, see ``Config.skip``; it outlives plans.
+        kept: The plan, once it stands in memory of its own. No graph looks at it.
     """
 
     plan: TokenPlan | None = None
     grid: Grid | None = None
     skips: bool = False
+    kept: TokenPlan | None = None
 
     def forget(self) -> None:
         """Drop the plan."""
-        self.plan = self.grid = None
+        self.plan = self.grid = self.kept = None
+
+    def keep(self) -> None:
+        """Let the plan outlive the call that made it."""
+        if self.plan is not None and self.plan is not self.kept:
+            self.plan = self.kept = of_its_own(self.plan)
 
 
 @dataclass(slots=True, eq=False)
@@ -57,13 +66,21 @@ class LevelState:
     protected_grid: Grid | None = None
 
     @property
+    def slots(self) -> tuple[PlanSlot, ...]:
+        """Where its plans stand."""
+        return (self.shared, *self.own.values())
+
+    @property
     def plans(self) -> list[TokenPlan]:
         """All plans in use."""
-        slots = (self.shared, *self.own.values())
-        return [slot.plan for slot in slots if slot.plan is not None]
+        return [slot.plan for slot in self.slots if slot.plan is not None]
 
     def forget(self) -> None:
         """Drop all plans."""
-        self.shared.forget()
-        for slot in self.own.values():
+        for slot in self.slots:
             slot.forget()
+
+    def keep(self) -> None:
+        """Let all plans in use outlive the call."""
+        for slot in self.slots:
+            slot.keep()

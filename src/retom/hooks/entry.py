@@ -86,10 +86,16 @@ UNSEEN_GRID = (
 
 @dataclass(slots=True, eq=False)
 class CallEnds:
-    """After a call: remember what a method of the next call may ask about its output."""
+    """After a call: keep what later calls may ask, its output's difference and its plans."""
 
     state: MergeState
 
     def __call__(self, module: nn.Module, args: Args, output: object) -> None:
-        if self.state.enabled and self.state.config.needs_guidance:
-            self.state.guidance.ends(output)
+        state = self.state
+        if not state.enabled:
+            return
+        if state.config.needs_guidance:
+            state.guidance.ends(output)
+        if state.config.refresh is not None:
+            for level in state.levels.values():
+                level.keep()
