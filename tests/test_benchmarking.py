@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import re
+from dataclasses import replace
 
 import pytest
 import torch
@@ -28,9 +29,10 @@ from retom.benchmarking.settings import Settings
 from retom.benchmarking.spots import Spot
 from retom.benchmarking.subject import ROOM, Subject, given, part_for, subject_named
 from retom.evaluation.tokens import in_all, tokens_in_layers
+from retom.explanation.known import load_known
 from retom.explanation.one_call import one_call
 from retom.explanation.subject import Subject as About
-from retom.explanation.subject import meta_copy
+from retom.explanation.subject import build, meta_copy
 
 CPU = torch.device("cpu")
 
@@ -38,6 +40,15 @@ CPU = torch.device("cpu")
 def hollow(denoiser, *, size, stride=8, name="tiny"):
     """A subject with random weights, as a shipped configuration is one."""
     about = About(name, meta_copy(denoiser), "a test", size, stride, 5, "a test")
+    return Subject(name, about, None, CPU, torch.float32)
+
+
+def named(name, **small):
+    """A subject as its name makes it, but smaller."""
+    known = load_known(name)
+    config = {**known.config, **small}
+    known = replace(known, config=config, height=128, width=96, text_tokens=5)
+    about = About(name, build(known), "a test", (128, 96), 8, 5, "a test")
     return Subject(name, about, None, CPU, torch.float32)
 
 
@@ -169,6 +180,36 @@ def test_random_weights_are_finite_and_seeded():
     assert not torch.equal(outputs[0][0], other[0])
 
 
+@pytest.mark.parametrize(
+    ("name", "small"),
+    [
+        (
+            "lumina-image-2",
+            {
+                "num_layers": 1,
+                "num_refiner_layers": 1,
+                "hidden_size": 288,
+                "num_attention_heads": 3,
+                "num_kv_heads": 1,
+                "cap_feat_dim": 16,
+            },
+        ),
+        ("qwen-image", {"num_layers": 1, "num_attention_heads": 1, "joint_attention_dim": 16}),
+    ],
+)
+def test_rotary_tables_outside_of_parameters_get_numbers(name, small):
+    subject = named(name, **small)
+    output = ready_denoiser(subject.denoiser(0), inputs_of(subject), None).run()
+    assert bool(output[0].isfinite().all())
+
+
+def test_pictures_in_a_list_are_twice_the_same():
+    subject = hollow(tiny_transformers.FAMILIES["z-image"].build(), size=(128, 96))
+    inputs = inputs_of(subject)
+    assert torch.equal(inputs["x"][0], inputs["x"][1])
+    assert len(ready_denoiser(subject.denoiser(0), inputs, None).run()[0]) == 2
+
+
 def test_a_place_is_called_with_what_the_whole_denoiser_gives_it():
     """Only the place has numbers; its tokens are those of the level."""
     subject = hollow(tiny.sdxl_unet(), size=(128, 128))
@@ -186,7 +227,7 @@ def test_a_place_is_called_with_what_the_whole_denoiser_gives_it():
         places(subject, inputs, "layer", (5,), 0)
 
 
-@pytest.mark.parametrize("name", ["flux", "sd3"])
+@pytest.mark.parametrize("name", ["flux", "lumina2", "sd3", "z-image"])
 def test_blocks_of_transformers_merge_as_in_the_whole(name):
     family = tiny_transformers.FAMILIES[name]
     model = family.build()

@@ -7,13 +7,15 @@ import pytest
 import tiny
 import torch
 from diffusers import FluxTransformer2DModel, PriorTransformer
-from tiny_transformers import FAMILIES
+from tiny_transformers import FAMILIES, Family, sana, sana_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 import retom
 from retom.errors import BudgetError, ConfigError, UnsupportedModelError
-from retom.explanation.inputs import family_of, make_inputs, on_meta
+from retom.explanation import families
+from retom.explanation.families import family_of
+from retom.explanation.inputs import make_inputs, on_meta
 from retom.explanation.result import readable
 from retom.explanation.subject import meta_copy
 from retom.explanation.traffic import Watched
@@ -330,22 +332,125 @@ def test_a_transformer_is_explained_with_inputs_of_a_real_call():
     assert answer.layers == by_size.layers
 
 
+def really(model, arguments):
+    """FLOPs of a real call on the CPU, by torch's counter."""
+    model.requires_grad_(False)  # the counter trips over learned tokens that want gradients
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        model(**arguments)
+    return counter.get_total_flops()
+
+
+def flux2_alone(h, w, b):
+    """Without the reference picture whose tokens follow."""
+    arguments = FAMILIES["flux2"].call(h, w, b)
+    states, ids = arguments["hidden_states"], arguments["img_ids"]
+    return {**arguments, "hidden_states": states[:, : h * w], "img_ids": ids[: h * w]}
+
+
+CALLED = {
+    **{
+        name: FAMILIES[name]
+        for name in (
+            "auraflow",
+            "chroma",
+            "cogview3+",
+            "cogview4",
+            "flux",
+            "hunyuan-dit",
+            "krea2",
+            "longcat",
+            "lumina2",
+            "ovis",
+            "pixart",
+            "qwen",
+            "sd3",
+            "sd3.5",
+            "z-image",
+        )
+    },
+    "flux2": Family(FAMILIES["flux2"].build, flux2_alone, 4),
+    "sana": Family(sana, sana_call, 2),
+}
+"""Families whose arguments are known, as they are called elsewhere in these tests."""
+
+
+def test_every_class_whose_arguments_are_known_is_compared_with_a_real_call():
+    """UNets are above."""
+    built = {type(family.build()).__name__ for family in CALLED.values()}
+    assert built | {"UNet2DConditionModel"} == set(families.FAMILIES)
+
+
+@pytest.mark.parametrize("name", CALLED)
+def test_a_family_is_counted_as_torch_counts_a_real_call(name):
+    """A size in pixels alone, against arguments that were written down for other tests."""
+    model = CALLED[name].build()
+    row = family_of(model)
+    side = row.patch * row.pixels_per_latent
+    text = {} if row.text_parts else {"text_tokens": TEXT}
+    answer = retom.explain(model, height=8 * side, width=6 * side, ratio=0.5, **text)
+    arguments = CALLED[name].call(8, 6, 1)
+    assert answer.flops == really(model, arguments)
+    assert answer.unsupported == ""
+    for entry in answer.ceilings:
+        if entry.speedup is None:
+            assert "merges in scope" in entry.refusal
+            continue
+        with retom.applied(model, ratio=0.5, scope=entry.scope):
+            assert entry.flops == really(model, arguments)
+        assert entry.speedup > 1
+    assert answer.ceiling(answer.scope).speedup > 1
+
+
+def test_blocks_that_run_un_merged_are_listed_as_they_are():
+    """Hunyuan-DiT's with a long skip: the last two of six."""
+    model = FAMILIES["hunyuan-dit"].build()
+    answer = retom.explain(model, height=128, width=96)
+    assert answer.text_tokens == 2 * TEXT
+    merging = {x.name: x.tokens for x in answer.layers}
+    assert merging == {f"blocks.{n}": 48 if n < 4 else None for n in range(6)}
+    assert [x.merges for x in answer.layers] == [True] * 4 + [False] * 2
+    plain, skipping = answer.layers[0], answer.layers[-1]
+    assert skipping.flops == skipping.flops_kept
+    assert skipping.flops.attention == plain.flops.attention > plain.flops_kept.attention
+    assert sum(answer.parts.values()) == pytest.approx(1)
+
+
+def test_texts_of_one_length_alone():
+    model = FAMILIES["hunyuan-dit"].build()
+    assert retom.explain(model, height=128, width=96, text_tokens=2 * TEXT).text_tokens == 2 * TEXT
+    with pytest.raises(ConfigError, match=r"texts of 10 tokens alone.*7 was given"):
+        retom.explain(model, height=128, width=96, text_tokens=7)
+
+
+@pytest.mark.parametrize("name", ["lumina2 uneven", "bria fibo 2", "hunyuan-image", "kandinsky5"])
+def test_a_mask_that_is_given_tells_how_long_the_text_is(name):
+    """Its sum decides over the length of the sequence, though the model runs without numbers."""
+    model, arguments = FAMILIES[name].build(), FAMILIES[name].call(8, 6, 1)
+    answer = retom.explain(model, inputs=arguments, ratio=0.5)
+    assert answer.flops == really(model, arguments)
+    with retom.applied(model, ratio=0.5):
+        assert answer.ceiling("block").flops == really(model, arguments)
+
+
+def test_a_model_that_reads_numbers_is_refused_in_a_sentence():
+    """OmniGen chooses between two rotary tables by the highest position."""
+    model, arguments = FAMILIES["omnigen"].build(), FAMILIES["omnigen"].call(8, 6, 1)
+    with pytest.raises(
+        UnsupportedModelError, match=r"OmniGen\w+ does not run .* meta device.*item"
+    ):
+        retom.explain(model, inputs=arguments)
+
+
 @pytest.mark.parametrize("grid", [(8, 8), (8, 6)], ids=["square", "padded"])
 def test_experts_are_counted_as_torch_counts_a_real_call(grid):
     """HiDream's go by data, and it reads sizes back from a tensor; it pads what is not square."""
     family = FAMILIES["hidream"]
     model, inputs = family.build(), family.call(*grid, 1)
-
-    def real():
-        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as flops:
-            model(**inputs)
-        return flops.get_total_flops()
-
     answer = retom.explain(model, inputs=inputs, ratio=0.5)
-    assert answer.flops == real()
+    assert answer.flops == really(model, inputs)
     assert all(layer.flops.mlp > layer.flops.attention for layer in answer.layers)
     with retom.applied(model, ratio=0.5) as handle:
-        assert answer.ceiling("block").flops == real()
+        assert answer.ceiling("block").flops == really(model, inputs)
         saved = handle.summary().flops_saved
     kept = sum(layer.flops_kept.total for layer in answer.layers)
     whole = sum(layer.flops.total for layer in answer.layers)

@@ -1,8 +1,8 @@
 """Values that a model asks for while it runs on the meta device, where there are none.
 
-Two of them do not change what a call costs, and can be answered: how many tokens each expert of a
-mixture gets, since each token goes to as many experts whichever they are, and sizes that a model
-puts into a tensor and reads again.
+Some can be answered: how many tokens each expert of a mixture gets, which does not change what a
+call costs, since each token goes to as many experts whichever they are; sizes that a model puts
+into a tensor and reads again; and how long a prompt is that comes with a mask.
 """
 
 from __future__ import annotations
@@ -16,13 +16,27 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _COUNTS = (torch.bincount, torch.Tensor.bincount)
+_SUMS = (torch.sum, torch.Tensor.sum)
+_NUMBERS = "_retom_numbers"
+
+
+def without_numbers(value: torch.Tensor) -> torch.Tensor:
+    """The same tensor on the meta device.
+
+    Whole numbers and masks are remembered, so that their sums can be read under :class:`StandIns`.
+    """
+    hollow = value.to("meta")
+    if not value.is_meta and not value.is_floating_point() and not value.is_complex():
+        setattr(hollow, _NUMBERS, value)
+    return hollow
 
 
 class StandIns(TorchFunctionMode):
     """While it is entered, counts and sizes on the meta device are answered on the CPU.
 
     ``bincount`` answers as if all values were 0: the first expert gets all tokens. ``torch.tensor``
-    of a list of whole numbers, asked for on the meta device, is made on the CPU.
+    of a list of whole numbers, asked for on the meta device, is made on the CPU. ``tolist`` of the
+    ``sum`` of a tensor of :func:`without_numbers` is that of its numbers.
     """
 
     def __torch_function__(
@@ -38,6 +52,13 @@ class StandIns(TorchFunctionMode):
             values = cast("torch.Tensor", args[0])
             if values.is_meta:
                 return torch.tensor([values.numel()])
+        numbers = getattr(args[0], _NUMBERS, None) if args else None
+        if numbers is not None and func in _SUMS:
+            total = func(*args, **given)
+            setattr(total, _NUMBERS, func(numbers, *args[1:], **given))
+            return total
+        if numbers is not None and func is torch.Tensor.tolist:
+            return numbers.tolist()
         if func is torch.tensor and _is_sizes(args[0]) and _is_meta(given.get("device")):
             return func(*args, **{**given, "device": "cpu"})
         return func(*args, **given)

@@ -15,7 +15,9 @@ import torch
 from retom.benchmarking.subject import real, realised
 from retom.calls import Args, Kwargs, bind
 from retom.errors import ConfigError
+from retom.explanation.inputs import on_meta
 from retom.models import find_denoiser, layout_of
+from retom.stand_ins import StandIns, without_numbers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -159,7 +161,7 @@ def _caught(
         module = hollow.get_submodule(name)
         removables.append(module.register_forward_pre_hook(note, with_kwargs=True))
     try:
-        with torch.no_grad():
+        with torch.no_grad(), StandIns():
             hollow(**_without_numbers(dict(inputs)))
     finally:
         for removable in removables:
@@ -174,7 +176,9 @@ def _without_numbers(inputs: dict[str, Any]) -> dict[str, Any]:
         if isinstance(value, dict):
             found[name] = _without_numbers(value)  # pyright: ignore[reportUnknownArgumentType]
         elif isinstance(value, torch.Tensor):
-            found[name] = value.to("cpu" if name in _POSITIONS else "meta")
+            found[name] = value.to("cpu") if name in _POSITIONS else without_numbers(value)
+        elif isinstance(value, (list, tuple)):
+            found[name] = on_meta(value)
         else:
             found[name] = value
     return found

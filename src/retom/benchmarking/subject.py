@@ -136,6 +136,8 @@ def part_for(subject: Subject, asked: str) -> tuple[str, str]:
 def realised(module: nn.Module, device: torch.device, seed: int) -> nn.Module:
     """A module from the meta device with random numbers, small enough for outputs to stay finite.
 
+    Rotary tables, which some models keep in plain attributes, get random numbers as well.
+
     Args:
         module: Changed in place.
         device: Where it goes.
@@ -151,7 +153,19 @@ def realised(module: nn.Module, device: torch.device, seed: int) -> nn.Module:
                 value.normal_(0.0, value[0].numel() ** -0.5, generator=generator)
             else:
                 value.fill_(1.0 if name.endswith("weight") else 0.0)
+    tables = torch.Generator().manual_seed(seed)
+    for part in module.modules():
+        for name, value in list(vars(part).items()):
+            if _is_hollow(value):
+                setattr(part, name, real(value, device, torch.float32, tables))
     return module.eval()
+
+
+def _is_hollow(value: object) -> bool:
+    """Whether it is a tensor on the meta device, or a list of such."""
+    if isinstance(value, torch.Tensor):
+        return value.is_meta
+    return isinstance(value, list) and any(_is_hollow(item) for item in cast("list[object]", value))
 
 
 def given(inputs: Mapping[str, Any], subject: Subject, seed: int) -> dict[str, Any]:
@@ -172,7 +186,9 @@ def given(inputs: Mapping[str, Any], subject: Subject, seed: int) -> dict[str, A
     made[timestep.argument] = torch.full_like(time, middle, dtype=torch.float32)
     latents = made[layout.picture]
     if len(latents) % 2 == 0:
-        made[layout.picture] = latents[: len(latents) // 2].repeat(2, *[1] * (latents.ndim - 1))
+        half = latents[: len(latents) // 2]
+        listed = isinstance(half, list)
+        made[layout.picture] = half * 2 if listed else half.repeat(2, *[1] * (half.ndim - 1))
     return made
 
 

@@ -64,7 +64,8 @@ def explain(
         ConfigError: A size does not divide into tokens, or an option is out of its range; a ratio
             that the configured levels cannot reach (:class:`retom.BudgetError`).
         ModelError: The name is unknown.
-        UnsupportedModelError: How to call the model is not known; pass ``inputs``.
+        UnsupportedModelError: How to call the model is not known; pass ``inputs``. Or it reads
+            numbers while it runs, which are not there.
         MissingExtraError: A name needs diffusers, which is not installed.
 
     Note:
@@ -133,7 +134,10 @@ def _layers(config: Config, runs: Runs, balance: float) -> tuple[LayerCost, ...]
 def _layer(
     name: str, noise: tuple[float, float], config: Config, runs: Runs, balance: float
 ) -> LayerCost:
-    flops, level = runs.unmerged.blocks[name], runs.levels[name]
+    flops = runs.unmerged.blocks[name]
+    if name not in runs.levels:
+        return unknown_layer(name, flops, noise)
+    level = runs.levels[name]
     grid = runs.grids[level]
     chosen = config.method_at(level, sum(noise) / 2)
     method = chosen or config.method
@@ -186,8 +190,8 @@ def _ceiling(scope: str, levels: str, config: Config, runs: Runs) -> Ceiling:
     total = 0.0
     for noise in plateaus:
         saved = 0
-        for name, flops in runs.unmerged.blocks.items():
-            level = runs.levels[name]
+        for name, level in runs.levels.items():
+            flops = runs.unmerged.blocks[name]
             method = config.method
             if levels == "configured":
                 method = config.method_at(level, sum(noise) / 2)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from retom.errors import ConfigError
-from retom.explanation.inputs import family_of, latent_size, make_inputs
+from retom.explanation.families import family_of
+from retom.explanation.inputs import latent_size, make_inputs
 
 if TYPE_CHECKING:
+    from retom.explanation.families import Inputs
     from retom.explanation.subject import Subject
 
 
@@ -32,7 +34,8 @@ def one_call(
         The arguments are tensors on the meta device, positions on the CPU.
 
     Raises:
-        ConfigError: The picture does not divide into tokens, or nothing tells its size.
+        ConfigError: The picture does not divide into tokens, or nothing tells its size; the model
+            does not take texts of that length.
         UnsupportedModelError: How to call the model is not known.
     """
     family = family_of(subject.denoiser)
@@ -48,19 +51,31 @@ def one_call(
             f"height and width are whole numbers of pixels; {height!r} and {width!r} were given."
         )
     stride = subject.pixels_per_latent or family.pixels_per_latent
-    if text_tokens is not None:
-        if type(text_tokens) is not int or text_tokens < 1:
-            raise ConfigError(
-                f"text_tokens is a whole number of at least 1; {text_tokens!r} was given."
-            )
-        text = text_tokens, "given"
-    elif subject.text_tokens is not None:
-        text = subject.text_tokens, subject.text_tokens_from
-    else:
-        text = family.text_tokens, family.text_tokens_from
+    text = _text(subject, family, text_tokens)
     latent = latent_size(family, height, width, stride)
     return (
         (height, width),
         text,
         make_inputs(subject.denoiser, family, latent, text[0], batch=batch),
     )
+
+
+def _text(subject: Subject, family: Inputs, asked: int | None) -> tuple[int, str]:
+    """Length of the text, and why that."""
+    if asked is not None and (type(asked) is not int or asked < 1):
+        raise ConfigError(f"text_tokens is a whole number of at least 1; {asked!r} was given.")
+    if family.text_parts:
+        config = cast("Any", subject.denoiser).config
+        only = sum(int(getattr(config, part)) for part in family.text_parts)
+        if asked not in (None, only):
+            raise ConfigError(
+                f"{subject.name} takes texts of {only} tokens alone, to which shorter ones are "
+                f"padded; {asked} was given. Leave text_tokens out."
+            )
+        known = subject.text_tokens == only
+        return only, subject.text_tokens_from if known else family.text_tokens_from
+    if asked is not None:
+        return asked, "given"
+    if subject.text_tokens is not None:
+        return subject.text_tokens, subject.text_tokens_from
+    return family.text_tokens, family.text_tokens_from

@@ -44,10 +44,11 @@ class LayerCost:
 
     Attributes:
         name: Qualified name in the denoiser.
-        level: Attention level, 0 for the largest grid; None where the layout is not known.
-        grid: Height and width in tokens; None where it is not known.
+        level: Attention level, 0 for the largest grid; None where the layout is not known, or the
+            block runs un-merged always.
+        grid: Height and width in tokens; None like the level.
         noise: (low, high) of the noise levels that the row speaks of; (0, 1) is all of them.
-        tokens: Image tokens before merging; None where they are not known.
+        tokens: Image tokens before merging; None like the level.
         kept: Image tokens after merging, as configured; equal to ``tokens`` where nothing merges.
         merges: Whether it merges, as configured.
         flops: Un-merged.
@@ -223,13 +224,13 @@ def _layer(layer: LayerCost) -> dict[str, Any]:
     return {**data, "saved": layer.saved}
 
 
-def unknown_layer(name: str, flops: Flops) -> LayerCost:
-    """A block of a model in which retom cannot merge: its FLOPs, and nothing of its tokens."""
+def unknown_layer(name: str, flops: Flops, noise: tuple[float, float] = (0.0, 1.0)) -> LayerCost:
+    """A block in which retom cannot merge: its FLOPs, and nothing of its tokens."""
     return LayerCost(
         name=name,
         level=None,
         grid=None,
-        noise=(0.0, 1.0),
+        noise=noise,
         tokens=None,
         kept=None,
         merges=False,

@@ -59,7 +59,7 @@ class Runs:
         unsupported: Why nothing can merge; empty where something can.
         unmerged: The un-merged call.
         grids: The grid of each level.
-        levels: The level of each block.
+        levels: The level of each block that can merge; the others run un-merged always.
         scope: What scope the configuration has on this model.
     """
 
@@ -85,15 +85,18 @@ class Runs:
         except UnsupportedModelError as error:
             self.unsupported = str(error)
             self._blocks = transformer_blocks(self.denoiser)
-            self.unmerged = count_call(self.denoiser, self._blocks, self.inputs)
+            self.unmerged = _count_unmerged(self.denoiser, self._blocks, self.inputs)
             return
+        levels = {id(site.block): site.level for site in layout.sites}
         modules = cast("Iterable[tuple[str, nn.Module]]", self.denoiser.named_modules())
-        names = {id(module): name for name, module in modules}
-        self._blocks = {names[id(site.block)]: site.block for site in layout.sites}
-        self.levels = {names[id(site.block)]: site.level for site in layout.sites}
+        for name, module in modules:
+            if id(module) in levels:
+                self.levels[name] = levels[id(module)]
+            if id(module) in levels or name in layout.unmerged:
+                self._blocks[name] = module
         config = Config(method=NOTHING, scope=self.base.scope, levels="all")
         with self._applied(config) as handle:
-            self.unmerged = count_call(self.denoiser, self._blocks, self.inputs)
+            self.unmerged = _count_unmerged(self.denoiser, self._blocks, self.inputs)
             summary = handle.summary()
         self.scope = summary.config.scope
         self.grids = {row.level: row.grid for row in summary.levels}
@@ -134,7 +137,7 @@ class Runs:
                 count = count_call(self.denoiser, self._blocks, self.inputs)
         except RetomError as error:
             return str(error)
-        blocks = {n: flops for n, flops in count.blocks.items() if self.levels[n] in levels}
+        blocks = {n: flops for n, flops in count.blocks.items() if self.levels.get(n) in levels}
         moved = {level: self._moved(watched, level, scope) for level in levels}
         return Merged(blocks, {name: moved[self.levels[name]] for name in blocks})
 
@@ -165,6 +168,20 @@ def grid_by_values(denoiser: nn.Module, inputs: dict[str, Any]) -> Grid | None:
     except UnsupportedModelError:
         return None
     return None if layout.reads_values is None else layout.grids(inputs)[0]
+
+
+def _count_unmerged(
+    denoiser: nn.Module, blocks: dict[str, nn.Module], inputs: dict[str, Any]
+) -> Count:
+    """The first call, which shows whether the model runs on the meta device at all."""
+    try:
+        return count_call(denoiser, blocks, inputs)
+    except RuntimeError as error:
+        raise UnsupportedModelError(
+            f"{type(denoiser).__name__} does not run with these arguments on the meta device, "
+            "where retom.explain counts and tensors have no numbers to be read: "
+            f"{str(error).splitlines()[0][:200].rstrip('.')}."
+        ) from error
 
 
 def still(method: Method) -> Method:
