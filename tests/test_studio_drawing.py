@@ -175,7 +175,7 @@ def test_a_look_shows_layers_and_steps_of_the_same_picture(studio):
         assert isinstance(picture, Image.Image)
         assert "64 tokens to 41 · 8x8 grid · step 2 of 2" in legend
     assert overlay.maps_of(looked) == list(viz.MAPS)
-    with pytest.raises(ConfigError, match="call 8 was asked for"):
+    with pytest.raises(ConfigError, match="step is a whole number from 1 to 2"):
         overlay.of(looked, "groups", layer, 9)
 
 

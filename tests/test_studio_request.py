@@ -148,9 +148,9 @@ def test_a_kept_run_fills_the_form_or_gives_a_sentence(models, values):
         assert len(filled(answer)) == len(NAMES)
 
 
-def request_or_sentence(values, models):
+def request_or_sentence(values, models, limits=LIMITS):
     try:
-        return read_request(values, models, LIMITS)
+        return read_request(values, models, limits)
     except ConfigError as error:
         return str(error)
 

@@ -6,24 +6,24 @@ Imports diffusers, so only what draws pictures imports this file.
 from __future__ import annotations
 
 import inspect
-import re
 import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
+from logging import CRITICAL
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
+from retom.drawing.pretrained import pretrained, reason_of, source_of
 from retom.errors import ConfigError, ModelError
 from retom.models import find_denoiser
 from retom.models.names import class_names
+from retom.models.sizes import default_size
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
-
-    from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
 DTYPES = ("float32", "float16", "bfloat16")
 BUNDLED = "retom-emoji"
@@ -31,7 +31,6 @@ BUNDLED = "retom-emoji"
 BUNDLED_STEPS = 20
 BUNDLED_GUIDANCE = 4.0
 
-_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?", re.ASCII)
 _NEEDED = {
     "prompt",
     "height",
@@ -74,14 +73,19 @@ class Model:
 
     @property
     def default_size(self) -> tuple[int, int] | None:
-        """(height, width) in pixels that the denoiser was trained for; None if it does not say."""
+        """(height, width) in pixels that the denoiser was trained for; None if it does not say.
+
+        Raises:
+            UnsupportedModelError: It says something else than a size.
+        """
         denoiser = getattr(self.pipe, "unet", None) or getattr(self.pipe, "transformer", None)
-        size = getattr(getattr(denoiser, "config", None), "sample_size", None)
+        size = default_size(getattr(denoiser, "config", None))
         scale = getattr(self.pipe, "vae_scale_factor", None)
-        if size is None or not isinstance(scale, int):
-            return None
-        height, width = (size, size) if isinstance(size, int) else size
-        return int(height) * scale, int(width) * scale
+        return (
+            None
+            if size is None or not isinstance(scale, int)
+            else (size[0] * scale, size[1] * scale)
+        )
 
     @property
     def prompt_limit(self) -> int | None:
@@ -90,9 +94,21 @@ class Model:
         return limit if isinstance(limit, int) else None
 
     def prompt_length(self, prompt: str) -> int:
-        """Tokens of a prompt, with those that mark its beginning and end; 0 without a tokenizer."""
+        """Tokens of a prompt, with those that mark its beginning and end; 0 without a tokenizer.
+
+        Raises:
+            ModelError: The tokenizer fails.
+        """
         tokenizer = getattr(self.pipe, "tokenizer", None)
-        return 0 if tokenizer is None else len(tokenizer(prompt).input_ids)
+        if tokenizer is None:
+            return 0
+        try:
+            return len(tokenizer(prompt).input_ids)
+        except Exception as error:  # its files can be wrong in any way, and each raises its own
+            raise ModelError(
+                f"The tokenizer of {self.name} cannot read the prompt ({reason_of(error)}); check "
+                "the files in its folder."
+            ) from error
 
 
 def load_model(name: str | None = None, *, device: str = "auto", dtype: str = "auto") -> Model:
@@ -109,14 +125,14 @@ def load_model(name: str | None = None, *, device: str = "auto", dtype: str = "a
     """
     place = device_named(device)
     precision = dtype_named(dtype, place)
-    source = _bundled_folder() if name is None else _source(name)
-    pipe = _from_pretrained(source, precision)
+    source = _bundled_folder() if name is None else source_of(name)
+    pipe = pretrained(source, precision, place)
     parameters = _parameters(pipe, f"{source} holds a {type(pipe).__name__}, which")
     pipe.set_progress_bar_config(disable=True)  # callers show steps in their own way
     bundled = name is None
     return Model(
         name=BUNDLED if name is None else name,
-        pipe=pipe.to(place),
+        pipe=pipe,
         device=place,
         dtype=precision,
         steps=BUNDLED_STEPS if bundled else int(parameters["num_inference_steps"].default),
@@ -180,7 +196,7 @@ def quiet_libraries() -> Generator[None]:
     ]
     before = [(logger.get_verbosity(), logger.is_progress_bar_enabled()) for logger in loggers]
     for logger in loggers:
-        logger.set_verbosity_error()
+        logger.set_verbosity(CRITICAL)  # what is an error to them, retom says in a sentence
         logger.disable_progress_bar()
     try:
         with warnings.catch_warnings():
@@ -202,53 +218,6 @@ def _bundled_folder() -> str:
             "checkout of retom, or name a diffusers folder or hub id with --model."
         ) from error
     return str(bundled.folder())
-
-
-def _source(name: str) -> str:
-    """The name, if it is a pipeline folder or may be a hub id."""
-    folder = Path(name)
-    try:
-        folder.exists()
-    except OSError as error:  # such as a name that is too long to ask for
-        raise ModelError(f"{name} cannot be read: {error.strerror or error}.") from error
-    if folder.is_dir():
-        if not (folder / "model_index.json").is_file():
-            raise ModelError(
-                f"{name} is not a diffusers pipeline: the folder has no model_index.json."
-            )
-    elif folder.exists():
-        raise ModelError(
-            f"{name} is a file; a model is a diffusers pipeline folder or a hub id such as "
-            "owner/name."
-        )
-    elif not _HUB_ID.fullmatch(name) or name.startswith("."):
-        raise ModelError(
-            f"There is no folder {name}; a model is a diffusers pipeline folder or a hub id such "
-            "as owner/name."
-        )
-    return name
-
-
-def _from_pretrained(source: str, dtype: torch.dtype) -> DiffusionPipeline:
-    from diffusers.pipelines.pipeline_utils import DiffusionPipeline
-
-    try:
-        with warnings.catch_warnings():
-            # Newer diffusers calls it dtype; torch_dtype is what every supported version knows.
-            warnings.filterwarnings("ignore", "`torch_dtype` is deprecated", FutureWarning)
-            return cast("Any", DiffusionPipeline).from_pretrained(source, torch_dtype=dtype)
-    except torch.OutOfMemoryError:
-        raise
-    except Exception as error:  # a folder can be broken in any way, and each raises its own
-        if Path(source).is_dir():
-            reason = str(error).strip().split("\n")[0].rstrip(".") or type(error).__name__
-            raise ModelError(
-                f"{source} cannot be loaded as a diffusers pipeline: {reason}."
-            ) from error
-        raise ModelError(
-            f"There is no folder {source}, and the Hugging Face hub gives no diffusers pipeline of "
-            "that name: check the name and the connection."
-        ) from error
 
 
 def device_named(name: str) -> torch.device:

@@ -13,6 +13,7 @@ from retom.models.names import class_names, forward_parameters
 from retom.models.registry import BLOCKS, DENOISERS
 from retom.models.rows import LINEAR_ATTENTION
 from retom.models.rows.unsupported import UNSUPPORTED_BLOCKS, UNSUPPORTED_DENOISERS
+from retom.models.sizes import default_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -126,13 +127,8 @@ def _grids_of_size(height: int, width: int, *, rule: FeatureMap, config: object)
 
 def _default_grids(of_size: GridsOfSize | None, config: object) -> dict[int, Grid] | None:
     """The grids at the model's default size, None where the configuration names none."""
-    size = getattr(config, "sample_size", None)
-    if isinstance(size, int):
-        size = (size, size)
-    if of_size is None or not isinstance(size, (tuple, list)):
-        return None
-    height, width = cast("Sequence[int]", size)
-    return of_size(int(height), int(width))
+    size = default_size(config)
+    return None if of_size is None or size is None else of_size(*size)
 
 
 def _refuse_context_parallel(denoiser: nn.Module) -> None:

@@ -17,6 +17,7 @@ from retom.grid import Grid
 from retom.models.basic import BASIC_BLOCK, attention_site
 from retom.models.layout import Bound, Layout, Site
 from retom.models.names import class_names, forward_parameters
+from retom.models.sizes import default_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -41,25 +42,21 @@ def unet_layout(unet: nn.Module) -> Layout:
 
     Raises:
         UnsupportedModelError: A stage above self-attention halves its feature map in an unknown
-            way.
+            way, or the configuration names a size that is none.
     """
     found = list(_blocks(unet))
     depths = tuple(sorted({block.depth for block in found}))
     level_of = {depth: level for level, depth in enumerate(depths)}
     halvings = tuple(_halvings(unet, max(depths, default=0)))
     of_size = partial(_grids_of_size, depths=depths, halvings=halvings)
-    size = getattr(getattr(unet, "config", None), "sample_size", None)
-    default = None
-    if size is not None:
-        height, width = (size, size) if isinstance(size, int) else size
-        default = of_size(int(height), int(width))
+    size = default_size(getattr(unet, "config", None))
     return Layout(
         sites=tuple(_site(block, level_of[block.depth]) for block in found),
         parameters=forward_parameters(unet),
         picture="sample",
         grids=partial(_grids, depths=depths, halvings=halvings),
         grids_of_size=of_size,
-        default_grids=default,
+        default_grids=None if size is None else of_size(*size),
         scopes=("attention", "attention+mlp", "block", "kv"),
     )
 
@@ -117,15 +114,16 @@ def _halvings(unet: nn.Module, depth: int) -> Iterator[int]:
     for number, stage in enumerate(list(cast("Iterable[nn.Module]", unet.down_blocks))[:depth]):
         found = list(cast("Iterable[Any]", getattr(stage, "downsamplers", None) or ()))
         names = [type(module).__name__ for module in found]
-        if names == ["Downsample2D"]:
-            yield max(2 * int(found[0].padding) - 1, 0) if found[0].use_conv else 0
+        if names == ["Downsample2D"] and type(found[0].padding) is int:
+            yield max(2 * found[0].padding - 1, 0) if found[0].use_conv else 0
         elif names in (["ResnetBlock2D"], ["KDownsample2D"]):
             yield 0
         else:
             raise UnsupportedModelError(
                 f"Stage {number} of this {type(unet).__name__}, {type(stage).__name__}, makes its "
                 f"feature map smaller by {', '.join(names) or 'nothing'}; retom knows "
-                "Downsample2D, ResnetBlock2D and KDownsample2D and cannot tell the grids below it."
+                "Downsample2D with one padding, ResnetBlock2D and KDownsample2D, and cannot tell "
+                "the grids below it."
             )
 
 

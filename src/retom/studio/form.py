@@ -130,15 +130,24 @@ def of_model(model: Model, limits: Limits) -> list[Any]:
     return [gr.update(**properties) for properties in defaults(model, limits).values()]
 
 
-def of_preset(preset: str) -> list[Any]:
-    """Updates of method, ratio, window and scope, once a preset was chosen."""
+def of_preset(preset: object) -> list[Any]:
+    """Updates of method, ratio, window and scope, once a preset was chosen.
+
+    Raises:
+        ConfigError: There is no such preset.
+    """
     config = config_of({"preset": preset})
     return [config.method.name, *_of_options(config.method.name, config.method), config.scope]
 
 
-def of_method(method: str) -> list[Any]:
-    """Updates of ratio and window, once a method was chosen."""
-    return _of_options(method, METHODS[method]())
+def of_method(method: object) -> list[Any]:
+    """Updates of ratio and window, once a method was chosen.
+
+    Raises:
+        ConfigError: There is no such method.
+    """
+    config = config_of({"method": method})
+    return _of_options(config.method.name, config.method)
 
 
 def given(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 from uuid import uuid4
 
 import gradio as gr
 
+from retom.checks import check_choice
 from retom.drawing.sheet import difference_map
 from retom.errors import RetomError
 from retom.studio import form, history, overlay, recipe, stage
 from retom.studio.job import Event, Failed, Finished, Waiting, Working
-from retom.studio.request import NAMES, read_request
+from retom.studio.request import NAMES, read_request, shortened
 from retom.studio.studio import Drawn, Looked, Studio
 
 if TYPE_CHECKING:
@@ -50,19 +52,19 @@ class Handlers:
 
     def draw(  # noqa: PLR0913 - the names that a client of the page's interface sees
         self,
-        model: str,
-        prompt: str,
-        negative_prompt: str,
-        seed: int,
-        steps: int,
-        guidance: float,
-        height: int,
-        width: int,
-        preset: str,
-        method: str,
-        ratio: float,
-        window: str,
-        scope: str,
+        model: object,
+        prompt: object,
+        negative_prompt: object,
+        seed: object,
+        steps: object,
+        guidance: object,
+        height: object,
+        width: object,
+        preset: object,
+        method: object,
+        ratio: object,
+        window: object,
+        scope: object,
         last: Drawn | None,
         request: gr.Request,
     ) -> Generator[Update]:
@@ -90,7 +92,7 @@ class Handlers:
     def look(self, drawn: Drawn | None, request: gr.Request) -> Generator[Update]:
         """Draw the merged picture once more, and show what merged."""
         if drawn is None:
-            raise gr.Error("Draw a picture first; then there is something to look into.")
+            raise told("Draw a picture first; then there is something to look into.")
         view = self.view
         yield self._buttons(busy=True) | {view.look: gr.update(interactive=False)}
         values = drawn.request.values
@@ -105,10 +107,12 @@ class Handlers:
                 yield {view.looking: _words(event)}
                 _complain(event)
 
-    def show(self, looked: Looked | None, shown: str, layer: str, step: int) -> tuple[Any, str]:
+    def show(
+        self, looked: Looked | None, shown: object, layer: object, step: object
+    ) -> tuple[Any, str]:
         """Another map, layer or step of what merged."""
         if looked is None:
-            raise gr.Error("What merged is no longer in memory; show it again.")
+            raise told("What merged is no longer in memory; show it again.")
         try:
             picture, legend = overlay.of(looked, shown, layer, step)
         except RetomError as error:
@@ -129,15 +133,31 @@ class Handlers:
     def again(self, stored: object, event: gr.EventData) -> list[Any]:
         """Put the settings of a run back into the form, in the order of :data:`NAMES`."""
         entries = history.read(stored)
-        place = getattr(event, "run", None)
-        if type(place) is not int or not 0 <= place < len(entries):
-            raise gr.Error("This run is no longer in the history.", print_exception=False)
         try:
+            place = getattr(event, "run", None)
+        except TypeError:  # what came with the click is no object
+            place = None
+        if type(place) is not int or not 0 <= place < len(entries):
+            raise told("This run is no longer in the history.")
+        with _refusals():
             values = form.given(entries[place]["values"])
-            read = read_request(values, self.studio.models, self.studio.limits)
-        except RetomError as error:
-            raise gr.Error(str(error), print_exception=False) from None
-        return form.filled(read)
+            return form.filled(read_request(values, self.studio.models, self.studio.limits))
+
+    def choose_preset(self, preset: object) -> list[Any]:
+        """Fill in method, ratio, window and scope."""
+        with _refusals():
+            return form.of_preset(preset)
+
+    def choose_method(self, method: object) -> list[Any]:
+        """Fill in ratio and window."""
+        with _refusals():
+            return form.of_method(method)
+
+    def choose_model(self, model: object) -> list[Any]:
+        """Fill in what depends on the model."""
+        with _refusals():
+            check_choice("model", shortened(model), tuple(self.studio.models))
+            return form.of_model(self.studio.models[cast("str", model)], self.studio.limits)
 
     def _events(self, submit: Any) -> Generator[Event]:  # noqa: ANN401 - a function to a job
         try:
@@ -198,7 +218,10 @@ class Handlers:
             view.legend: legend,
             view.shown: gr.update(choices=overlay.maps_of(looked), value="groups"),
             view.layer: gr.update(choices=overlay.layers_of(looked), value=layer),
-            view.step: gr.update(maximum=recording.calls, value=step),
+            # A slider of gradio's needs two ends, where a picture of one step has one.
+            view.step: gr.update(
+                maximum=max(2, recording.calls), value=step, visible=recording.calls > 1
+            ),
         }
 
 
@@ -215,4 +238,18 @@ def _words(event: Event) -> str:
 def _complain(event: Event) -> None:
     """Tell a client too that there is no picture."""
     if isinstance(event, Failed):
-        raise gr.Error(event.sentence, print_exception=False)
+        raise told(event.sentence)
+
+
+def told(sentence: str) -> gr.Error:
+    """What gradio shows a visitor, without a traceback in the owner's log."""
+    return gr.Error(sentence, print_exception=False)
+
+
+@contextmanager
+def _refusals() -> Generator[None]:
+    """Tell a visitor what retom refuses inside a ``with`` block."""
+    try:
+        yield
+    except RetomError as error:
+        raise told(str(error)) from None

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, cast
 
 from retom import viz
 from retom.studio import stage
-from retom.studio.request import shortened
+from retom.studio.request import shortened, whole
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -33,7 +33,7 @@ def layers_of(looked: Looked) -> list[tuple[str, str]]:
     return [(_label(name), name) for name in looked.recording.layers]
 
 
-def of(looked: Looked, show: str, layer: str, step: int) -> tuple[Image, str]:
+def of(looked: Looked, show: object, layer: object, step: object) -> tuple[Image, str]:
     """One map over the picture, and what it means.
 
     Args:
@@ -45,8 +45,9 @@ def of(looked: Looked, show: str, layer: str, step: int) -> tuple[Image, str]:
     Raises:
         ConfigError: There is no such map, layer or step.
     """
-    look = looked.recording.look(str(shortened(layer)), int(step) - 1)
-    drawing = viz.drawn(look, cast("Map", show))
+    call = whole("step", step, 1, looked.recording.calls) - 1
+    look = looked.recording.look(str(shortened(layer)), call)
+    drawing = viz.drawn(look, cast("Map", shortened(show)))
     words = (
         f"{look.grid.num_tokens} tokens to {look.num_kept} · {look.grid} grid · "
         f"step {look.call + 1} of {looked.recording.calls}"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from retom.studio import form, history
-from retom.studio.handlers import Handlers
+from retom.studio.handlers import Handlers, told
 from retom.studio.request import NAMES
 from retom.studio.view import add_view
 
@@ -22,12 +22,27 @@ _SELECT_RUN = """element.addEventListener('click', (event) => {
   const card = event.target.closest('[data-run]');
   if (card) trigger('click', {run: Number(card.dataset.run)});
 });"""
+# Components refuse what they do not know in words of their own, or end in an error of Python's; so
+# what arrives is passed on as it is, and read where every refusal says what is allowed.
+_HIDDEN: dict[str, Any] = {"preprocess": False, "show_progress": "hidden"}
+_PRIVATE: dict[str, Any] = {**_HIDDEN, "api_visibility": "private"}
 _HEAD = "<h1>retom studio</h1><p>See what token merging does to a picture, and what it saves.</p>"
+
+
+class _Page(gr.Blocks):
+    """Refuses an event with too few values in a sentence; gradio tells a client nothing."""
+
+    def validate_inputs(self, block_fn: Any, inputs: list[Any]) -> None:  # noqa: ANN401 - gradio's
+        if len(inputs) < len(block_fn.inputs):
+            raise told(
+                f"{len(inputs)} values are too few for this event; gradio_api/info lists what it "
+                "takes."
+            )
 
 
 def build(studio: Studio) -> gr.Blocks:
     """The page of a studio, not served yet."""
-    with gr.Blocks(
+    with _Page(
         title="retom studio", analytics_enabled=False, fill_width=True, delete_cache=_FILES
     ) as page:
         gr.HTML(_HEAD, elem_id="retom-head")
@@ -50,7 +65,7 @@ def build(studio: Studio) -> gr.Blocks:
         states = [gr.State(None, time_to_live=_STATE_SECONDS) for _ in range(3)]
         handlers = Handlers(studio, view, draw, stop, *states)
         _connect_work(page, handlers, fields)
-        _connect_fields(studio, fields)
+        _connect_fields(handlers, fields)
         _connect_history(page, handlers, fields, (store, past, clear))
     return page
 
@@ -67,7 +82,7 @@ def _connect_work(page: gr.Blocks, handlers: Handlers, fields: form.Fields) -> N
         [*inputs, handlers.drawn],
         [*places, *buttons, handlers.drawn, handlers.fresh, handlers.looked],
         api_name="draw",
-        show_progress="hidden",
+        **_HIDDEN,
     )
     view.look.click(
         handlers.look,
@@ -76,36 +91,29 @@ def _connect_work(page: gr.Blocks, handlers: Handlers, fields: form.Fields) -> N
             *(view.legend, view.overlay, view.shown, view.layer, view.step),
             *(view.looked, view.look, view.looking, *buttons, handlers.looked),
         ],
-        api_visibility="private",
-        show_progress="hidden",
+        **_PRIVATE,
     )
     gr.on(
         [view.shown.input, view.layer.input, view.step.release],
         handlers.show,
         [handlers.looked, view.shown, view.layer, view.step],
         [view.overlay, view.legend],
-        api_visibility="private",
-        show_progress="hidden",
+        **_PRIVATE,
     )
     handlers.stop_button.click(handlers.stop, api_name="stop", queue=False)
     page.unload(handlers.stop)
 
 
-def _connect_fields(studio: Studio, fields: form.Fields) -> None:
-    quick: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+def _connect_fields(handlers: Handlers, fields: form.Fields) -> None:
     merging = [fields[name] for name in ("method", "ratio", "window", "scope")]
-    fields["preset"].input(form.of_preset, fields["preset"], merging, **quick)
-    fields["method"].input(form.of_method, fields["method"], merging[1:3], **quick)
-    own = form.defaults(next(iter(studio.models.values())), studio.limits)
-
-    def chosen(name: str) -> list[Any]:
-        return form.of_model(studio.models[name], studio.limits)
-
+    fields["preset"].input(handlers.choose_preset, fields["preset"], merging, **_PRIVATE)
+    fields["method"].input(handlers.choose_method, fields["method"], merging[1:3], **_PRIVATE)
+    own = form.defaults(next(iter(handlers.studio.models.values())), handlers.studio.limits)
     fields["model"].input(
-        chosen,
+        handlers.choose_model,
         fields["model"],
         [fields[name] for name in own],
-        **quick,
+        **_PRIVATE,
     )
 
 
@@ -113,12 +121,11 @@ def _connect_history(
     page: gr.Blocks, handlers: Handlers, fields: form.Fields, parts: tuple[Any, Any, Any]
 ) -> None:
     store, past, clear = parts
-    quick: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-    page.load(history.strip, store, past, **quick)
-    handlers.fresh.change(handlers.remember, [handlers.fresh, store], [store, past], **quick)
-    past.click(handlers.again, store, [fields[name] for name in NAMES], **quick)
+    page.load(history.strip, store, past, **_PRIVATE)
+    handlers.fresh.change(handlers.remember, [handlers.fresh, store], [store, past], **_PRIVATE)
+    past.click(handlers.again, store, [fields[name] for name in NAMES], **_PRIVATE)
 
     def nothing() -> tuple[list[history.Entry], str]:
         return [], history.strip([])
 
-    clear.click(nothing, None, [store, past], **quick)
+    clear.click(nothing, None, [store, past], **_PRIVATE)

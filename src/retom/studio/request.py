@@ -151,15 +151,15 @@ def _settings(given: Mapping[str, Any], model: Model, limits: Limits) -> Setting
         raise ConfigError(f"{model.name} takes no negative prompt; leave it empty.")
     size = model.default_size or (None, None)
     height, width = (
-        _whole(side, given.get(side, own), 1, limits.side)
+        whole(side, given.get(side, own), 1, limits.side)
         for side, own in zip(("height", "width"), size, strict=True)
     )
     check_size(model, height, width)
     return Settings(
         prompt=prompt,
         negative_prompt=negative if negative.strip() else None,
-        seed=_whole("seed", given.get("seed", 0), 0, SEED_LIMIT - 1),
-        steps=_whole("steps", given.get("steps", min(model.steps, limits.steps)), 1, limits.steps),
+        seed=whole("seed", given.get("seed", 0), 0, SEED_LIMIT - 1),
+        steps=whole("steps", given.get("steps", min(model.steps, limits.steps)), 1, limits.steps),
         guidance=_number("guidance", given.get("guidance", model.guidance), 0.0, GUIDANCE_LIMIT),
         height=height,
         width=width,
@@ -180,7 +180,12 @@ def _text(name: str, value: object, limit: int) -> str:
     return value
 
 
-def _whole(name: str, value: object, least: int, most: int) -> int:
+def whole(name: str, value: object, least: int, most: int) -> int:
+    """A whole number of a range, also where JSON wrote it as 7.0.
+
+    Raises:
+        ConfigError: It is none.
+    """
     number = int(value) if isinstance(value, float) and value.is_integer() else value
     if type(number) is not int or not least <= number <= most:
         raise ConfigError(

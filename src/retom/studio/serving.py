@@ -15,6 +15,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from retom.errors import ConfigError
 from retom.studio.page import build
+from retom.studio.plain import PlainRequestsOnly
 from retom.studio.privacy import OwnHostOnly
 from retom.studio.style import head, theme
 
@@ -54,6 +55,7 @@ def served(
     guards = [Middleware(OwnHostOnly)]
     if host in LOOPBACK:  # no other name may lead here, or a foreign page could
         guards.append(Middleware(TrustedHostMiddleware, allowed_hosts=[*LOOPBACK, "[::1]"]))
+    guards.append(Middleware(PlainRequestsOnly))
     with _own_folder():
         page = build(studio)
         page.queue(default_concurrency_limit=None)
@@ -75,7 +77,7 @@ def _settings(studio: Studio, guards: list[Middleware]) -> dict[str, Any]:
         "mcp_server": False,
         "pwa": False,
         "enable_monitoring": False,
-        "max_file_size": 1,  # nothing is uploaded here
+        "max_file_size": 1,  # nothing is uploaded here; see retom.studio.plain
         "max_threads": studio.limits.queue + _SPARE_THREADS,
         "state_session_capacity": _SESSIONS,
         "theme": theme(),
