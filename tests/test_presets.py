@@ -85,7 +85,8 @@ def parse(*arguments):
 
 def test_the_command_takes_a_preset_and_options_on_top():
     assert parse("--preset", "paper") == Config.preset("paper")
-    assert parse("--preset", "fast", "--ratio", "0.6") == Config(method=ReToM(ratio=0.6))
+    fast = Config(method=ReToM(ratio=0.6, window=(4, 2)))
+    assert parse("--preset", "fast", "--ratio", "0.6") == fast
     kept = parse("--preset", "quality", "--method", "window_corner").method
     assert (kept.name, kept.ratio) == ("window_corner", 0.3)
 
