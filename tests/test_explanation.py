@@ -492,3 +492,12 @@ def test_positions_are_real_numbers_in_raster_order():
 
 def test_numbers_are_readable():
     assert [readable(x) for x in (7, 1234567, 999.6, 8.03e11)] == ["7 ", "1.23 M", "1 k", "803 G"]
+
+
+def test_what_apply_refuses_in_the_scope_of_the_model_is_refused_here_too():
+    model = FAMILIES["flux"].build()
+    arguments = FAMILIES["flux"].call(8, 6, 1)
+    with pytest.raises(retom.ConfigError, match="score='keys' reads"):
+        retom.apply(model, score="keys")
+    with pytest.raises(retom.ConfigError, match="score='keys' reads"):
+        retom.explain(model, inputs=arguments, score="keys")

@@ -233,7 +233,24 @@ def test_what_the_page_does_not_need_is_closed(server, path):
     assert is_sentence(answer.json()["detail"])
 
 
-@pytest.mark.parametrize("path", ["file=http://192.0.2.1/a.png", "proxy=http://192.0.2.1/a.png"])
+@pytest.mark.parametrize("path", ["run/login", "api/login/", "call/login"])
+def test_an_event_that_is_called_as_the_login_is_looked_through_too(server, path):
+    record = {"path": "http://192.0.2.1/a.png", "meta": {"_type": "gradio.FileData"}}
+    answer = server.post(path, json={"data": [record], "fn_index": 0, "session_hash": "a"})
+    assert answer.status_code == 400
+    assert "names no files" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "file=http://192.0.2.1/a.png",
+        "file/http://192.0.2.1/a.png",
+        "file/https:%2F%2F192.0.2.1/a.png",
+        "file=%20http://192.0.2.1/a.png",
+        "proxy=http://192.0.2.1/a.png",
+    ],
+)
 def test_addresses_of_others_are_not_fetched(server, path):
     answer = server.get(path)
     assert answer.status_code == 403

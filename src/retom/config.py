@@ -283,7 +283,7 @@ def _check_against_scope(config: Config) -> None:
     if config.score == "keys" and config.scope == "block":
         raise ConfigError(
             "score='keys' reads the input of self-attention, which scope='block' merges before. "
-            "Use score='input', or scope='attention'."
+            "Use score='input', or scope='attention' on a model that takes it."
         )
     if config.scope == "kv" and any(
         getattr(method, "unmerge", "copy") != "copy" for method in config.methods()

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?", re.ASCII)
 _CONFIGS = ("*/config.json", "*/scheduler_config.json")
-_LAYERS = re.compile("layers|depth|_blocks$")
+_LAYERS = re.compile("layers|^depth$|_blocks$")
+_SCALES = re.compile("theta|seed|max_depth|max_length|_id$|_ids$|_token")
+"""Whole numbers that nothing is built of."""
 _MOST_LAYERS = 1000
 _MOST = 2**27
 """Of anything else that a configuration counts: steps of training, positions, words."""
@@ -113,6 +115,8 @@ def _check_numbers(folder: Path) -> None:
         except (OSError, ValueError, RecursionError):
             continue  # loading says what is wrong with it
         for key, number in numbers:
+            if _SCALES.search(key):
+                continue
             most = _MOST_LAYERS if _LAYERS.search(key) else _MOST
             if number > most:
                 # Not the number itself: Python refuses to write one of thousands of digits.

@@ -112,8 +112,9 @@ def explain(
 
 
 def _check_levels(config: Config, runs: Runs) -> None:
-    """Refuse what the first call would refuse: levels that do not exist, ratios out of reach."""
+    """Refuse what applying and the first call would: options, levels and ratios out of reach."""
     if not runs.unsupported:
+        config.with_options(scope=runs.scope)  # some options do not go with what auto means here
         check_levels_exist(config, runs.grids)
     for level, grid in runs.grids.items():
         for method in config.methods(level):

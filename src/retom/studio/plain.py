@@ -32,8 +32,9 @@ _LONG = f"A request has at most {LARGEST} bytes; this one has more."
 _DOORS = re.compile(
     r"/gradio_api/(queue/join|cancel|reset|(call|call/v2|run|api)/\w+)/?$", re.ASCII
 )
-_ELSEWHERE = re.compile(r"/gradio_api/(file=\s*https?:|proxy=)", re.IGNORECASE)
-_LOGIN = re.compile(r"/login/?$")  # a form; there is one where the owner asks gradio for accounts
+_ELSEWHERE = re.compile(r"/gradio_api/(file[=/]\W*https?\W|proxy=)", re.IGNORECASE)
+_LOGIN = re.compile(r"^(?!.*/gradio_api/).*/login/?$", re.DOTALL)
+"""A form of gradio's, there where the owner asks for accounts; no event may be called so."""
 
 
 class PlainRequestsOnly:
@@ -53,7 +54,7 @@ class PlainRequestsOnly:
             return
         if _ELSEWHERE.search(scope["path"]):
             await _refuse(send, 403, "The studio hands out its own pictures alone, no addresses.")
-        elif scope["method"] in {"GET", "HEAD", "OPTIONS"} or _LOGIN.search(scope["path"]):
+        elif scope["method"] in {"GET", "HEAD", "OPTIONS"} or _LOGIN.match(scope["path"]):
             await self._app(scope, receive, send)
         elif not _DOORS.search(scope["path"]):
             await _refuse(send, 404, "The studio takes no files, and nothing else is sent there.")
