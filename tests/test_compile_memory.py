@@ -4,6 +4,8 @@ No GPU is needed for the hazard: here a backend remembers what its graphs gave, 
 all of it after each call. tests/test_gpu.py replays real CUDA graphs.
 """
 
+from itertools import product
+
 import pytest
 import tiny
 import torch
@@ -45,16 +47,14 @@ def storage(tensor):
     return tensor.untyped_storage().data_ptr()
 
 
-QUICK = {("sd3", "whole"), ("qwen", "blocks"), ("unet", "whole")}
+QUICK = {("sd3", "whole", "layer"), ("qwen", "blocks", "level")}
 CASES = [
-    pytest.param(name, parts, marks=[] if (name, parts) in QUICK else [pytest.mark.slow])
-    for name in ("unet", "sd3", "flux", "qwen")
-    for parts in ("whole", "blocks")
+    pytest.param(*case, marks=[] if case in QUICK else [pytest.mark.slow])
+    for case in product(("unet", "sd3", "flux", "qwen"), ("whole", "blocks"), ("layer", "level"))
 ]
 
 
-@pytest.mark.parametrize(("name", "parts"), CASES)
-@pytest.mark.parametrize("share", ["layer", "level"])
+@pytest.mark.parametrize(("name", "parts", "share"), CASES)
 def test_kept_plans_are_not_overwritten(name, parts, share):
     backend = Overwriting()
     options = {"backend": backend, "fullgraph": True, "dynamic": False}
