@@ -6,9 +6,17 @@ import pytest
 import tiny_transformers as tiny
 import torch
 from PIL import Image
-from test_transformer_pipelines import EMBEDS, STATES, dynamic, flow, flux2, guided, pipeline
-
-import retom
+from test_transformer_controlnets import vae
+from test_transformer_pipelines import (
+    EMBEDS,
+    STATES,
+    check_merging_and_removal,
+    dynamic,
+    flow,
+    flux2,
+    guided,
+    pipeline,
+)
 
 HEIGHT, WIDTH = 128, 96
 
@@ -24,21 +32,8 @@ def mask():
     return Image.fromarray(values)
 
 
-def autoencoder(channels):
-    torch.manual_seed(0)
-    return diffusers.AutoencoderKL(
-        block_out_channels=(8,) * 4,
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        latent_channels=channels,
-        norm_num_groups=2,
-        shift_factor=0.1,
-        scaling_factor=0.5,
-    ).eval()
-
-
 def flux(name, **more):
-    pipe = pipeline(name, tiny.flux(), dynamic(), vae=autoencoder(1))
+    pipe = pipeline(name, tiny.flux(), dynamic(), vae=vae(1))
     return pipe, {**guided(**EMBEDS, pooled_prompt_embeds=(1, 8)), "image": picture(), **more}
 
 
@@ -55,11 +50,11 @@ def flux2_edit():
 
 def qwen_edit():
     torch.manual_seed(0)
-    vae = diffusers.AutoencoderKLQwenImage(
+    own = diffusers.AutoencoderKLQwenImage(
         base_dim=8, z_dim=4, dim_mult=[1, 1, 1, 1], num_res_blocks=1,
         temperal_downsample=[False, True, True], latents_mean=[0.0] * 4, latents_std=[1.0] * 4,
     ).eval()  # fmt: skip
-    pipe = pipeline("QwenImageEditPipeline", tiny.qwen(), dynamic(), vae=vae)
+    pipe = pipeline("QwenImageEditPipeline", tiny.qwen(), dynamic(), vae=own)
     arguments = guided("prompt_embeds_mask", prompt_embeds=STATES)
     return pipe, {**arguments, "image": picture(), "true_cfg_scale": 4.0}
 
@@ -68,7 +63,7 @@ def sd3():
     model = tiny.sd3(dual_attention_layers=(0,))
     channels = model.config.in_channels
     name = "StableDiffusion3Img2ImgPipeline"
-    pipe = pipeline(name, model, flow(), vae=autoencoder(channels))
+    pipe = pipeline(name, model, flow(), vae=vae(channels))
     return pipe, {**guided(**EMBEDS, pooled_prompt_embeds=(1, 8)), "image": picture()}
 
 
@@ -82,29 +77,6 @@ PIPELINES = {
 }
 
 
-def draw(pipe, arguments):
-    generator = torch.Generator().manual_seed(0)
-    return pipe(
-        height=HEIGHT,
-        width=WIDTH,
-        num_inference_steps=3,
-        generator=generator,
-        output_type="latent",
-        return_dict=False,
-        **arguments,
-    )[0]
-
-
 @pytest.mark.parametrize("name", PIPELINES)
 def test_a_picture_to_begin_from_stays_whole(name):
-    pipe, arguments = PIPELINES[name]()
-    plain = draw(pipe, arguments)
-    handle = retom.apply(pipe, ratio=0.5)
-    merged = draw(pipe, arguments)
-    assert merged.shape == plain.shape
-    assert merged.isfinite().all()
-    assert not torch.equal(merged, plain)
-    row = handle.summary().levels[0]
-    assert (str(row.grid), row.tokens, row.kept) == ("8x6", 48, 24)
-    handle.remove()
-    assert torch.equal(draw(pipe, arguments), plain)
+    check_merging_and_removal(*PIPELINES[name]())

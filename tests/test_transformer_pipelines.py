@@ -157,9 +157,8 @@ def latents(pipe, arguments):
     )[0]
 
 
-@pytest.mark.parametrize("name", PIPELINES)
-def test_a_pipeline_merges_and_is_restored(name):
-    pipe, arguments = PIPELINES[name]()
+def check_merging_and_removal(pipe, arguments):
+    """It draws something else, by half of the tokens of the picture alone, and then as before."""
     plain = latents(pipe, arguments)
     handle = retom.apply(pipe, ratio=0.5)
     merged = latents(pipe, arguments)
@@ -171,6 +170,11 @@ def test_a_pipeline_merges_and_is_restored(name):
     assert torch.equal(latents(pipe, arguments), merged)
     handle.remove()
     assert torch.equal(latents(pipe, arguments), plain)
+
+
+@pytest.mark.parametrize("name", PIPELINES)
+def test_a_pipeline_merges_and_is_restored(name):
+    check_merging_and_removal(*PIPELINES[name]())
 
 
 def test_prompts_of_several_lengths_merge_as_each_does_alone():

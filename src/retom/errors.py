@@ -60,3 +60,11 @@ class OutputError(RetomError, OSError):
 
 class MissingExtraError(RetomError, ImportError):
     """Packages of an optional extra are not installed."""
+
+
+def first_line(error: BaseException) -> str:
+    """What another library's error says first, without its full stop; empty if it says nothing.
+
+    :meta private:
+    """
+    return str(error).strip().split("\n")[0].rstrip(".")

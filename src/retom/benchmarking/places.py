@@ -17,7 +17,7 @@ from retom.calls import Args, Kwargs, bind
 from retom.errors import ConfigError
 from retom.explanation.inputs import on_meta
 from retom.models import find_denoiser, layout_of
-from retom.stand_ins import StandIns, without_numbers
+from retom.stand_ins import StandIns
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -171,14 +171,7 @@ def _caught(
 
 def _without_numbers(inputs: dict[str, Any]) -> dict[str, Any]:
     """Arguments on the meta device; positions, which rotary tables are made of, on the CPU."""
-    found: dict[str, Any] = {}
-    for name, value in inputs.items():
-        if isinstance(value, dict):
-            found[name] = _without_numbers(value)  # pyright: ignore[reportUnknownArgumentType]
-        elif isinstance(value, torch.Tensor):
-            found[name] = value.to("cpu") if name in _POSITIONS else without_numbers(value)
-        elif isinstance(value, (list, tuple)):
-            found[name] = on_meta(value)
-        else:
-            found[name] = value
-    return found
+    return {
+        name: value.to("cpu") if name in _POSITIONS else on_meta(value)
+        for name, value in inputs.items()
+    }

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from retom.errors import ModelError, RetomError
+from retom.errors import ModelError, RetomError, first_line
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -44,7 +44,7 @@ def failures_of(model: str) -> Generator[None]:
     except _FAILURES as error:
         if isinstance(error, RuntimeError) and _NO_MEMORY.search(str(error)):
             raise torch.OutOfMemoryError(str(error)) from error
-        reason = str(error).strip().split("\n")[0].rstrip(".") or "no reason given"
+        reason = first_line(error) or "no reason given"
         raise ModelError(
             f"{model} failed while it drew ({type(error).__name__}: {reason}); check the settings "
             "in its folder, its scheduler's first."

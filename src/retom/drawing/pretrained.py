@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
-from retom.errors import ModelError
+from retom.errors import ModelError, first_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -96,7 +96,7 @@ def pretrained(source: str, dtype: torch.dtype, place: torch.device) -> Diffusio
 
 def reason_of(error: Exception) -> str:
     """What another library says, as a part of a sentence."""
-    line = str(error).strip().split("\n")[0].rstrip(".")
+    line = first_line(error)
     if line and isinstance(error, (AttributeError, LookupError, TypeError)):
         line = f"{type(error).__name__}: {line}"  # such as the bare name of a key
     # What a file holds may stand in it, and must not move a terminal's cursor.

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
 from retom.config import Config
-from retom.errors import BudgetError, RetomError, UnsupportedModelError
+from retom.errors import BudgetError, RetomError, UnsupportedModelError, first_line
 from retom.explanation.counting import Count, count_call, transformer_blocks
 from retom.explanation.traffic import Watched
 from retom.handle import applied
@@ -180,7 +180,7 @@ def _count_unmerged(
         raise UnsupportedModelError(
             f"{type(denoiser).__name__} does not run with these arguments on the meta device, "
             "where retom.explain counts and tensors have no numbers to be read: "
-            f"{str(error).splitlines()[0][:200].rstrip('.')}."
+            f"{first_line(error)[:200] or 'no reason given'}."
         ) from error
 
 
