@@ -161,8 +161,15 @@ def _lora(model: nn.Module) -> None:
     model.add_adapter(config)
 
 
-def _quantised(model: nn.Module) -> None:
-    # diffusers imports torchao where it is installed, and 0.18 cannot be where warnings are errors.
+def _quantised_by_quanto(model: nn.Module) -> None:
+    # Not torchao: diffusers imports it where it is installed, and its source warns, an error here.
+    from optimum.quanto import freeze, qint8, quantize
+
+    quantize(model, weights=qint8)
+    freeze(model)
+
+
+def _quantised_by_torch(model: nn.Module) -> None:
     from torch.ao.quantization import quantize_dynamic
 
     quantize_dynamic(model, {nn.Linear}, dtype=torch.qint8, inplace=True)
@@ -185,8 +192,12 @@ CHANGES = {
             storage_dtype=torch.float8_e4m3fn, compute_dtype=torch.float32
         ),
     ),
-    "quantised linear layers": Change(
-        "torch.ao.quantization.quantize_dynamic(denoiser, {nn.Linear}, inplace=True)", _quantised
+    "weights quantised by quanto": Change(
+        "optimum.quanto: quantize(denoiser, weights=qint8), freeze(denoiser)", _quantised_by_quanto
+    ),
+    "linear layers quantised by torch": Change(
+        "torch.ao.quantization.quantize_dynamic(denoiser, {nn.Linear}, inplace=True)",
+        _quantised_by_torch,
     ),
     "LoRA": Change("peft: add_adapter(LoraConfig(...))", _lora),
     "attention backend": Change(

@@ -67,7 +67,6 @@ QUICK = {
     *(("whole", name) for name in ("unet", "sd3", "flux", "qwen")),
     *(("repeated", name) for name in ("unet", "qwen")),
     ("refresh", "qwen"),
-    ("rules", "sd3"),
     ("export", "sd3"),
 }
 """Cases of the fast suite; the others are marked slow."""

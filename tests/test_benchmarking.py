@@ -273,6 +273,9 @@ def test_a_place_merges_the_same_numbers_as_in_the_whole_denoiser():
 # ---- a whole run
 
 
+SMALL = "retom:window=2x2"
+
+
 @pytest.fixture(scope="module")
 def found():
     pytest.importorskip("tomesd")
@@ -280,7 +283,7 @@ def found():
     result = bench(
         tiny.sd_pipeline(),
         rounds=2,
-        methods=["unmerged", "oracle", "retom", "todo", "tomesd", "retom:refresh=2"],
+        methods=["unmerged", "oracle", SMALL, "todo", "tomesd", "retom:refresh=2"],
         ratios=[0.5, 0.8],
         scopes=["attention", "kv"],
         on_progress=lambda *words: told.append(words),
@@ -297,12 +300,12 @@ def test_every_contender_has_a_row_with_its_numbers(found):
     for ratio in (0.5, 0.75, 0.8):  # todo's window fixes its ratio at 0.75
         assert f"oracle · {ratio} · attention" in labels
     timed = [row for row in case.rows if row.seconds]
-    assert {row.method for row in timed} >= {"un-merged", "oracle", "retom", "todo", "tomesd"}
+    assert {row.method for row in timed} >= {"un-merged", "oracle", SMALL, "todo", "tomesd"}
     for row in timed:
         assert len(row.seconds) == 2
         assert row.peak > 0
         assert row.milliseconds == pytest.approx(500 * sum(row.seconds))
-    assert case.row("retom").kept == 128
+    assert case.row(SMALL).kept == 128
     assert case.row("todo").kept == 64
     # 128 numbers of the kept tokens are all that the oracle holds beyond un-merged
     assert case.row("oracle").peak <= case.row("un-merged").peak + 128 * 8
@@ -311,9 +314,9 @@ def test_every_contender_has_a_row_with_its_numbers(found):
 
 def test_who_cannot_merge_has_a_sentence_instead_of_a_time(found):
     rows = {row.label: row for row in found[0].cases[0].rows}
-    assert "0.8" in rows["retom · 0.8 · attention"].note  # windows of 2x2 give up 0.75 at most
+    assert "0.8" in rows[f"{SMALL} · 0.8 · attention"].note  # they give up 0.75 at most
     assert "other numbers of tokens than the oracle" in rows["tomesd · 0.8 · attention"].note
-    assert not rows["retom · 0.8 · attention"].seconds
+    assert not rows[f"{SMALL} · 0.8 · attention"].seconds
     assert "use part picture" in rows["retom:refresh=2 · 0.5 · attention"].note
     notes = "\n".join(found[0].notes())
     assert "tomesd · kv: not timed. It merges around the self-attention of UNets" in notes
@@ -330,14 +333,14 @@ def test_files_hold_the_same_numbers(found, tmp_path):
     assert data["source"]["versions"]["torch"] == torch.__version__
     rows = list(csv.DictReader(io.StringIO(paths[1].read_text("utf-8"))))
     assert len(rows) == len(result.cases[0].rows)
-    own = next(row for row in rows if row["method"] == "retom" and row["ratio"] == "0.5")
-    kept = result.cases[0].row("retom")
+    own = next(row for row in rows if row["method"] == SMALL and row["ratio"] == "0.5")
+    kept = result.cases[0].row(SMALL)
     assert float(own["speedup"]) == kept.speedup.value
     assert float(own["peak_mib"]) == kept.peak / 2**20
     (stamp,) = {row["measured"] for row in rows}
     assert all(word in stamp for word in ("commit ", "torch ", "device cpu"))
     page = paths[2].read_text("utf-8")
-    assert "| retom · 0.5 · attention | 256 to 128 |" in page
+    assert f"| {SMALL} · 0.5 · attention | 256 to 128 |" in page
     assert "Seed 0." in page
     assert "Peak memory: allocations of torch's CPU allocator" in page
     assert "| not timed |" in page

@@ -97,7 +97,7 @@ def test_the_table_shows_layers_ceilings_and_advice(folder, capsys):
     [
         (["flux-9"], "flux-9 is neither a diffusers folder nor a model"),
         (["FOLDER", "--height", "30"], "multiples of 4 pixels"),
-        (["FOLDER", "--ratio", "0.9"], "asks to remove"),
+        (["FOLDER", "--ratio", "0.9", "--window", "2x2"], "asks to remove"),
         (["FOLDER", "--levels", "5"], "level 5 was given"),
         (["FOLDER", "--balance", "0"], "--balance: a number above 0 is needed, '0' was given"),
         ([], "the following arguments are required: MODEL"),

@@ -79,6 +79,14 @@ def test_the_picture_is_that_of_the_library(generate, folder):
     assert pixels(output) == image.tobytes()
 
 
+def test_windows_can_follow_the_ratio(generate, tmp_path):
+    auto, tall, small = (
+        generate("--ratio", 0.7, "--window", window, output=tmp_path / f"{window}.png")[1]
+        for window in ("auto", "4x2", "2x2")
+    )
+    assert pixels(auto) == pixels(tall) != pixels(small)
+
+
 def test_ratio_zero_is_the_plain_pipeline(generate):
     _, output = generate("--ratio", 0)
     image = sd_pipeline()("red", num_inference_steps=2, generator=torch.manual_seed(0)).images[0]
@@ -272,10 +280,16 @@ def test_half_precision_folders_load_in_float32(generate, tmp_path):
             "multiple of 8 px and at least 16 with this model; 100 was given, use 96",
         ),
         (("--size", 8), "8 was given, use 16"),
-        (("--ratio", 0.8), "windows of 2x2 can give up 192 at most (ratio 0.75)"),
+        (
+            ("--ratio", 0.8, "--window", "2x2"),
+            "windows of 2x2 can give up 192 at most (ratio 0.75)",
+        ),
         # 17x17 latents: the default size reaches this ratio, the size asked for does not.
-        (("--ratio", 0.74, "--size", 136), "of a 17x17 grid"),
-        (("--ratio", 0.74, "--size", 136, "--compare"), "of a 17x17 grid"),
+        (("--ratio", 0.74, "--window", "2x2", "--size", 136), "of a 17x17 grid"),
+        (
+            ("--ratio", 0.74, "--window", "2x2", "--size", 136, "--compare"),
+            "of a 17x17 grid",
+        ),
         (("--levels", "0,7"), "level 7 was given"),
         (("--device", "abacus"), "The device abacus is not available"),
     ],

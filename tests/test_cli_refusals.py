@@ -54,7 +54,7 @@ def refused(capsys, tmp_path):
         (("--size", "wide"), "--size: height x width is needed, such as 2x2 or 192x256, 'wide'"),
         (("--size", "1x2x3"), "'1x2x3' was given"),
         (("--height", "0"), "--height: a whole number of at least 1"),
-        (("--window", "0x2"), "--window: height x width is needed"),
+        (("--window", "0x2"), "--window: height x width in tokens, such as 2x2, or auto is needed"),
         (("--levels", "0;1"), "--levels: all, or levels with commas such as 0,1"),
         (("--reach", "-1"), "--reach: a whole number of at least 0"),
         (("--method", "magic"), "--method: invalid choice: 'magic'"),

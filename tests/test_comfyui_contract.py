@@ -256,7 +256,8 @@ def test_ratio_zero_is_the_model_itself():
 def test_options_of_the_advanced_node_arrive():
     model = StandInPatcher(UNetModel())
     seen = model.model.diffusion_model.counts
-    advanced(model, levels="0, 1", window_width=1, reach=0, ratio=0.25).run(*unet_call())
+    narrow = {"window_height": 2, "window_width": 1}
+    advanced(model, levels="0, 1", **narrow, reach=0, ratio=0.25).run(*unet_call())
     advanced(model, scope="kv").run(*unet_call())
     advanced(model, end_percent=0.4).run(*unet_call())  # the call is at half of sampling
     assert seen == [(18, 18), (5, 5), (24, 12), (6, 6), (24, 24), (6, 6)]
@@ -295,7 +296,7 @@ def test_refusals_are_sentences():
     refused(unet, "levels is all, or numbers", levels="first")
     refused(unet, "start_percent and end_percent", start_percent=0.5, end_percent=0.5)
     refused(unet, r"levels 0 \(6x4\), 1 \(3x2\)", unet_call(), levels="7")
-    refused(unet, "windows", unet_call(), ratio=0.9)
+    refused(unet, "windows", unet_call(), ratio=0.9, window_height=2, window_width=2)
     refused(StandInPatcher(nn.Linear(1, 1)), "does not know the model class Linear")
     refused(advanced(unet), "already comes from a ReToM node")
     lost = advanced(unet)
@@ -307,6 +308,18 @@ def test_refusals_are_sentences():
     frames = torch.zeros(1, 8, 2, 12, 8)
     with pytest.raises(retom.ShapeError, match="2 frames or layers"):
         advanced(unet).run(frames)
+
+
+def test_windows_of_zero_follow_the_ratio_and_one_zero_alone_is_refused():
+    """Windows of 2x2 can give up 18 of 6x4 tokens, those of 4x2, as at this ratio, 20."""
+    model = StandInPatcher(UNetModel())
+    assert (DEFAULTS["window_height"], DEFAULTS["window_width"]) == (0, 0)
+    for zeros in ({}, {"window_height": 0, "window_width": 0}):
+        advanced(model, ratio=0.8, **zeros).run(*unet_call())
+    assert model.model.diffusion_model.counts == [(5, 5), (6, 6)] * 2
+    for sides in ((0, 2), (2, 0)):
+        message = f"or both 0 to let the ratio decide; {sides[0]} and {sides[1]} were given"
+        refused(model, message, window_height=sides[0], window_width=sides[1])
 
 
 def test_modulation_that_differs_between_tokens_is_refused():

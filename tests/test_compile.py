@@ -39,7 +39,10 @@ def test_merging_is_one_graph_with_the_eager_result():
 
 @pytest.mark.parametrize(
     "method",
-    [retom.ReToM(rematch=True, unmerge="similarity"), retom.methods.ToMA()],
+    [
+        retom.ReToM(rematch=True, unmerge="similarity"),
+        pytest.param(retom.methods.ToMA(), marks=pytest.mark.slow),
+    ],
     ids=["soft", "matrix"],
 )
 def test_other_plans_are_one_graph_too(method):
@@ -107,7 +110,11 @@ def test_removal_after_a_compiled_call_is_bit_exact():
 
 # torch guards no hook dict that was empty when it compiled (skip_nnmodule_hook_guards), so a graph
 # compiled before retom.apply would go on running un-merged: applying resets the compiler.
-@pytest.mark.parametrize("again", [False, True], ids=["first", "after removal"])
+@pytest.mark.parametrize(
+    "again",
+    [False, pytest.param(True, marks=pytest.mark.slow)],
+    ids=["first", "after removal"],
+)
 def test_applying_after_a_compiled_call_counts(again):
     model = small_unet()
     arguments = tiny.inputs()

@@ -60,7 +60,11 @@ def test_update_keeps_merging_switched_off():
 BAD_UPDATES = {
     "unknown option": ({"rato": 0.5}, retom.ConfigError, "Unknown option rato"),
     "out of range": ({"ratio": 1.0}, retom.ConfigError, "less than 1"),
-    "out of reach": ({"ratio": 0.8}, retom.BudgetError, "can give up 192 at most"),
+    "out of reach": (
+        {"ratio": 0.8, "window": (2, 2)},
+        retom.BudgetError,
+        "can give up 192 at most",
+    ),
     "no such level": ({"levels": (0, 3)}, retom.ConfigError, "levels 0, 1, 2.*level 3 was given"),
     "half good": ({"ratio": 0.25, "levels": (9,)}, retom.ConfigError, "level 9 was given"),
 }

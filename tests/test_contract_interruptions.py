@@ -100,8 +100,8 @@ TOO_SMALL = {
 @pytest.mark.parametrize(("size", "options", "message"), TOO_SMALL.values(), ids=TOO_SMALL)
 def test_ratio_out_of_reach_is_refused_before_the_first_layer_runs(size, options, message):
     model, fresh = tiny.sd15_unet(), tiny.sd15_unet()
-    handle = retom.apply(model, ratio=0.7, **options)
-    retom.apply(fresh, ratio=0.7, **options)
+    handle = retom.apply(model, ratio=0.7, window=(2, 2), **options)
+    retom.apply(fresh, ratio=0.7, window=(2, 2), **options)
     layers = []
     hook = model.conv_in.register_forward_pre_hook(lambda *_: layers.append(1))
 
@@ -117,13 +117,13 @@ def test_ratio_out_of_reach_is_refused_before_the_first_layer_runs(size, options
 
 def test_levels_that_do_not_merge_have_no_budget():
     model = tiny.sd15_unet()
-    retom.apply(model, ratio=0.7)
+    retom.apply(model, ratio=0.7, window=(2, 2))
     assert tiny.call(model, tiny.inputs(size=(12, 12))).isfinite().all()
 
 
 def test_summary_after_a_refused_size_speaks_of_the_last_call_that_merged():
     model = tiny.sd15_unet()
-    handle = retom.apply(model, ratio=0.7, levels=(0,))
+    handle = retom.apply(model, ratio=0.7, window=(2, 2), levels=(0,))
     tiny.call(model, tiny.inputs(size=(12, 12)))
     before = handle.summary()
     with pytest.raises(retom.BudgetError):

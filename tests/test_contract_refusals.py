@@ -83,7 +83,7 @@ IMPOSSIBLE = {
     ),
     "ratio out of range": ({"ratio": 1.5}, retom.ConfigError, r"less than 1; 1\.5 was given"),
     "ratio out of reach": (
-        {"ratio": 0.8},
+        {"ratio": 0.8, "window": (2, 2)},
         retom.BudgetError,
         r"204 of the 256 tokens of a 16x16 grid.*192 at most \(ratio 0\.75\).*window=\(4, 4\)",
     ),
@@ -111,6 +111,7 @@ def test_a_larger_window_reaches_the_ratio():
 
 def test_ratio_that_only_a_deeper_level_of_the_default_size_cannot_reach():
     """In windows of 2x2, 9x9 tokens can give up 56 and 5x5 tokens 16; 0.7 asks for 56 and 17."""
-    retom.apply(tiny.sd15_unet(sample_size=9), ratio=0.7)
+    options = {"ratio": 0.7, "window": (2, 2)}
+    retom.apply(tiny.sd15_unet(sample_size=9), **options)
     with pytest.raises(retom.BudgetError, match="remove 17 of the 25 tokens of a 5x5 grid"):
-        retom.apply(tiny.sd15_unet(sample_size=9), ratio=0.7, levels=(0, 1))
+        retom.apply(tiny.sd15_unet(sample_size=9), levels=(0, 1), **options)

@@ -149,7 +149,7 @@ def test_failed_replace_keeps_the_first_handle():
     model = tiny.sd15_unet()
     first = retom.apply(model)
     with pytest.raises(retom.BudgetError):
-        retom.apply(model, ratio=0.9, replace=True)
+        retom.apply(model, ratio=0.9, window=(2, 2), replace=True)
     assert retom.handle_of(model) is first
 
 

@@ -106,7 +106,8 @@ def test_a_merged_token_weighs_as_much_as_its_members_did(scope):
     attention = first_block(model).attn1
     with torch.no_grad():
         expected = attention(tokens)
-    handle = retom.apply(model, scope=scope, ratio=11 / 16, size_weighted=True)
+    options = {"ratio": 11 / 16, "window": (2, 2), "size_weighted": True}
+    handle = retom.apply(model, scope=scope, **options)
     with torch.no_grad():
         weighted = within_a_call(model, handle, grid, lambda: attention(tokens))
         handle.update(size_weighted=False)

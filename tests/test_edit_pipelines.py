@@ -77,6 +77,13 @@ PIPELINES = {
 }
 
 
-@pytest.mark.parametrize("name", PIPELINES)
+# Qwen-Image's pipeline brings every picture to a megapixel first.
+LARGE = {"qwen-image edit"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow if name in LARGE else ()) for name in PIPELINES],
+)
 def test_a_picture_to_begin_from_stays_whole(name):
     check_merging_and_removal(*PIPELINES[name]())

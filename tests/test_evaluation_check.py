@@ -126,8 +126,9 @@ def test_refuses_what_it_sets_itself_and_nothing_to_draw(options):
 
 def test_a_ratio_out_of_reach_is_refused_before_a_picture():
     told = []
+    options = {"ratio": 0.9, "window": (2, 2)}
     with pytest.raises(BudgetError):
-        retom.check(sd_pipeline(), ratio=0.9, on_picture=lambda *words: told.append(words))
+        retom.check(sd_pipeline(), on_picture=lambda *words: told.append(words), **options)
     assert [done for _, done, _ in told if done] == []
 
 

@@ -203,7 +203,9 @@ evaluate(
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="a kill that nothing can catch")
-@pytest.mark.parametrize("last", ["screening 2", "pictures 2"])
+@pytest.mark.parametrize(
+    "last", ["screening 2", pytest.param("pictures 2", marks=pytest.mark.slow)]
+)
 def test_killed_and_started_again_nothing_is_lost_or_done_twice(tmp_path, whole, last):
     code = KILLED.format(tests=str(Path(__file__).parent), folder=str(tmp_path))
     with subprocess.Popen(
@@ -254,7 +256,7 @@ def values(results):
 
 def test_a_ratio_out_of_reach_is_left_out_with_its_reason(tmp_path):
     results, _ = run(tmp_path, methods=["retom:window=1x2/2x2"], ratios=[0.6], stages=["screening"])
-    assert [row.method for row in results.merged] == ["retom"]
+    assert [row.method for row in results.merged] == ["retom:window=2x2"]
     (reason,) = results.left_out.values()
     assert "ratio 0.6 asks to remove" in reason
 

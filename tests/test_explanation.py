@@ -227,7 +227,7 @@ def test_a_low_ceiling_names_what_reaches_more():
 def test_a_level_that_cannot_reach_the_ratio_is_named():
     """Windows of 2x2 can give up 56 of 9x9 tokens, but 16 of 5x5, where 0.69 are 17."""
     inputs = tiny.inputs(batch=1, size=(9, 9))
-    answer = retom.explain(two_levels(), inputs=inputs, ratio=0.69)
+    answer = retom.explain(two_levels(), inputs=inputs, ratio=0.69, window=(2, 2))
     named = [s for s in answer.advice if "cannot merge at ratio 0.69" in s]
     assert [s.split(" tokens")[0] for s in named] == ["Level 1 (5x5"]
     same = [answer.ceiling("attention", levels).flops for levels in ("configured", "all")]
@@ -236,7 +236,7 @@ def test_a_level_that_cannot_reach_the_ratio_is_named():
 
 def test_the_configured_levels_must_reach_the_ratio():
     with pytest.raises(BudgetError, match=r"ratio 0\.9 asks to remove"):
-        explained(ratio=0.9)
+        explained(ratio=0.9, window=(2, 2))
 
 
 def test_a_level_that_does_not_exist_is_refused():

@@ -53,13 +53,14 @@ def test_two_tokens_are_a_tie_whatever_their_lengths():
 
 
 def test_ties_elect_the_first_token():
-    plan = ReToM(ratio=0.75).plan(torch.ones(1, 16, 3), Grid(4, 4))
+    plan = ReToM(ratio=0.75, window=(2, 2)).plan(torch.ones(1, 16, 3), Grid(4, 4))
     assert plan.kept.tolist() == [[0, 2, 8, 10]]
 
 
 def test_window_corner_keeps_the_first_token_of_each_window():
     x = torch.randn(2, 16, 5, generator=torch.Generator().manual_seed(0))
-    assert WindowCorner(ratio=0.75).plan(x, Grid(4, 4)).kept.tolist() == [[0, 2, 8, 10]] * 2
+    plan = WindowCorner(ratio=0.75, window=(2, 2)).plan(x, Grid(4, 4))
+    assert plan.kept.tolist() == [[0, 2, 8, 10]] * 2
 
 
 def test_random_representative_is_fixed_by_its_seed_and_stays_inside_the_window():
@@ -110,7 +111,7 @@ def test_tokens_that_are_not_the_grid_are_refused():
 
 def test_a_plan_beyond_the_budget_is_refused():
     with pytest.raises(BudgetError, match="Lower the ratio"):
-        ReToM(ratio=0.85).plan(torch.zeros(1, 16, 3), Grid(4, 4))
+        ReToM(ratio=0.85, window=(2, 2)).plan(torch.zeros(1, 16, 3), Grid(4, 4))
 
 
 def test_zero_and_broken_tokens_still_give_a_valid_plan():

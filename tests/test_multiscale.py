@@ -77,10 +77,11 @@ def test_a_flat_corner_collapses_as_one_large_window():
 def test_it_reaches_further_than_its_small_windows():
     grid = Grid(8, 8)
     with pytest.raises(BudgetError):
-        ReToM(ratio=0.8).num_removed(grid)
-    assert ReToM(ratio=0.9375, allocation="multiscale", reach=0).num_removed(grid) == 60
+        ReToM(ratio=0.8, window=(2, 2)).num_removed(grid)
+    options = {"window": (2, 2), "allocation": "multiscale", "reach": 0}
+    assert ReToM(ratio=0.9375, **options).num_removed(grid) == 60
     with pytest.raises(BudgetError):
-        ReToM(ratio=0.96, allocation="multiscale", reach=0).num_removed(grid)
+        ReToM(ratio=0.96, **options).num_removed(grid)
 
 
 def test_reach_is_refused():

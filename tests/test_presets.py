@@ -58,7 +58,12 @@ def test_paper_is_the_form_that_the_paper_states():
 def test_options_go_on_top_of_a_preset():
     with retom.applied(tiny.sd15_unet(), preset="paper", ratio=0.3, scope="kv") as handle:
         expected = ReToM(
-            ratio=0.3, allocation="multiscale", reach=0, merge="representative", kv_lean=0
+            ratio=0.3,
+            window=(2, 2),
+            allocation="multiscale",
+            reach=0,
+            merge="representative",
+            kv_lean=0,
         )
         others = {"refresh": (0.5,), "share": "level", "size_weighted": False}
         assert handle.config == Config(method=expected, scope="kv", **others)
@@ -85,8 +90,12 @@ def parse(*arguments):
 
 def test_the_command_takes_a_preset_and_options_on_top():
     assert parse("--preset", "paper") == Config.preset("paper")
-    fast = Config(method=ReToM(ratio=0.6, window=(4, 2)))
+    assert parse("--preset", "fast") == Config(method=ReToM(ratio=0.7, window="auto"))
+    fast = Config(method=ReToM(ratio=0.6, window="auto"))
     assert parse("--preset", "fast", "--ratio", "0.6") == fast
+    paper = Config.preset("paper").with_options(ratio=0.6)
+    assert parse("--preset", "paper", "--ratio", "0.6") == paper
+    assert paper.method.window == (2, 2)
     kept = parse("--preset", "quality", "--method", "window_corner").method
     assert (kept.name, kept.ratio) == ("window_corner", 0.3)
 

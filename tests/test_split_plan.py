@@ -33,7 +33,8 @@ def tokens(grid=GRID, batch=2, seed=0):
     ],
 )
 def test_the_room_is_shared_out_by_hand(ratio, kv_lean, expected):
-    assert ReToM(ratio=ratio, kv_lean=kv_lean).removed_apart(GRID) == expected
+    method = ReToM(ratio=ratio, window=(2, 2), kv_lean=kv_lean)
+    assert method.removed_apart(GRID) == expected
 
 
 @given(
@@ -45,7 +46,8 @@ def test_the_room_is_shared_out_by_hand(ratio, kv_lean, expected):
 def test_as_many_tokens_go_in_all_and_keys_lose_at_least_as_many(height, width, share, kv_lean):
     grid = Grid(height, width)
     windows = -(-height // 2) * -(-width // 2)
-    method = ReToM(ratio=share * (1 - windows / grid.num_tokens), kv_lean=kv_lean)
+    ratio = share * (1 - windows / grid.num_tokens)
+    method = ReToM(ratio=ratio, window=(2, 2), kv_lean=kv_lean)
     removed = method.num_removed(grid)
     queries, keys = method.removed_apart(grid)
     assert queries + keys == 2 * removed
@@ -56,14 +58,18 @@ def test_as_many_tokens_go_in_all_and_keys_lose_at_least_as_many(height, width, 
 @pytest.mark.parametrize("unmerge", ["copy", "similarity"])
 def test_both_plans_are_those_of_their_own_ratios(allocation, unmerge):
     reach = 0 if allocation == "multiscale" else 1
-    method = ReToM(allocation=allocation, reach=reach, unmerge=unmerge)
+    options = {
+        "window": (2, 2),
+        "allocation": allocation,
+        "reach": reach,
+        "unmerge": unmerge,
+    }
+    method = ReToM(**options)
     x = tokens()
     queries, keys = method.removed_apart(GRID)
     plan = method.plan(x, GRID, APART)
     alone = {
-        count: ReToM(
-            ratio=count / 256, allocation=allocation, reach=reach, unmerge=unmerge, kv_lean=0
-        ).plan(x, GRID)
+        count: ReToM(ratio=count / 256, kv_lean=0, **options).plan(x, GRID)
         for count in (queries, keys)
     }
     assert plan.num_tokens == 256
@@ -78,12 +84,12 @@ def test_both_plans_are_those_of_their_own_ratios(allocation, unmerge):
 
 
 def test_a_second_look_is_for_queries():
-    method = ReToM(rematch=True)
+    method = ReToM(window=(2, 2), rematch=True)
     x = tokens()
     plan = method.plan(x, GRID, APART)
     queries, keys = method.removed_apart(GRID)
-    looked = ReToM(ratio=queries / 256, rematch=True).plan(x, GRID)
-    plain = ReToM(ratio=keys / 256).plan(x, GRID)
+    looked = ReToM(ratio=queries / 256, window=(2, 2), rematch=True).plan(x, GRID)
+    plain = ReToM(ratio=keys / 256, window=(2, 2)).plan(x, GRID)
     assert torch.equal(plan.merge(x), looked.merge(x))
     assert torch.equal(plan.keys.merge(x), plain.merge(x))
 
@@ -103,7 +109,7 @@ def test_a_plan_for_one_item_serves_a_batch():
         (ReToM(kv_lean=0), APART),
         (ReToM(), Hints()),
         (ReToM(), Hints(apart=True, protected=torch.zeros(256, dtype=torch.bool))),
-        (ReToM(ratio=0.75), APART),
+        (ReToM(ratio=0.75, window=(2, 2)), APART),
     ],
     ids=["no lean", "one input", "protected", "no room"],
 )

@@ -160,7 +160,8 @@ def test_what_breaks_in_a_model_is_a_sentence_and_the_next_picture_works(studio,
 
 
 def test_what_a_grid_cannot_do_is_a_sentence(studio):
-    event = studio.draw("a", {**SMALL, "prompt": "red", "ratio": 0.9}).result()
+    values = {**SMALL, "prompt": "red", "ratio": 0.9, "window": "2x2"}
+    event = studio.draw("a", values).result()
     assert isinstance(event, Failed)
     assert "0.9" in event.sentence
 

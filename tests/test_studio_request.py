@@ -45,6 +45,15 @@ def test_values_read_are_values_that_read_the_same(models):
     assert request.config.method == retom.methods.ToMe(ratio=0.3, window=(2, 4))
 
 
+def test_windows_that_follow_the_ratio_can_be_asked_for(models):
+    request = read(models, preset="paper", ratio=0.7, window="auto")
+    assert request.config == retom.Config.preset("paper").with_options(ratio=0.7, window="auto")
+    assert request.values["window"] == "auto"
+    assert read_request(dict(request.values), models, LIMITS) == request
+    assert read(models).values["window"] == "auto"  # as by default
+    assert read(models, method="tome", window="auto").config.method == retom.methods.ToMe()
+
+
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_preset_is_the_whole_configuration(models, preset):
     assert read(models, preset=preset).config == retom.Config.preset(preset)

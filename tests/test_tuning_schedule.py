@@ -75,10 +75,11 @@ class TestPlateaus:
 
 class TestCandidates:
     def test_levels_that_cannot_reach_a_ratio_are_left_out_with_the_reason(self):
-        found, left_out = candidates(methods=["retom"], ratios=[0.5, 0.85])
-        assert [c.name for c in found] == ["retom · 0.5"]
+        found, left_out = candidates(methods=["retom:window=2x2"], ratios=[0.5, 0.85])
+        assert [c.name for c in found] == ["retom:window=2x2 · 0.5"]
         assert found[0].levels == (0, 1, 2)
-        assert "windows of 2x2 can give up" in left_out["retom · 0.85 on level 1"]
+        reason = left_out["retom:window=2x2 · 0.85 on level 1"]
+        assert "windows of 2x2 can give up" in reason
 
     def test_of_levels_that_are_asked_for_alone(self):
         found, _ = candidates(methods=["retom"], ratios=[0.5], levels=(1,))
@@ -108,7 +109,7 @@ class TestCandidates:
 
     def test_nobody_is_left(self):
         with pytest.raises(ConfigError, match="No candidate can merge on this model at this size"):
-            candidates(methods=["retom"], ratios=[0.95])
+            candidates(methods=["retom:window=2x2"], ratios=[0.95])
 
     def test_a_level_that_does_not_exist(self):
         with pytest.raises(ConfigError, match="level 7 was given"):

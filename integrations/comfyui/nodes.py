@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from retom import Config, ConfigError, ReToM
 from retom.hosts import CHOICES
 
 from .patching import patched
 from .running import Settings
+
+if TYPE_CHECKING:
+    from retom.methods.window import WindowSize
 
 PRESETS = ("custom", "quality", "balanced", "fast")
 SIZE_WEIGHTED = {"auto": "auto", "on": True, "off": False}
@@ -60,14 +63,15 @@ class ReToMAdvancedNode:
     def INPUT_TYPES(cls) -> dict[str, Any]:  # noqa: N802 - ComfyUI's name
         """What ComfyUI asks the user for."""
         default = cls.DEFAULT
-        side = {"min": 1, "max": 16, "step": 1}
+        tooltip = "Tokens of a window, 1 to 16; 0 and 0 let the ratio decide."
+        side = {"default": 0, "min": 0, "max": 16, "step": 1, "tooltip": tooltip}
         percent = {"min": 0.0, "max": 1.0, "step": 0.01}
         return {
             "required": {
                 "model": ("MODEL",),
                 "ratio": ("FLOAT", _ratio()),
-                "window_height": ("INT", {"default": default.window[0], **side}),
-                "window_width": ("INT", {"default": default.window[1], **side}),
+                "window_height": ("INT", side),
+                "window_width": ("INT", side),
                 "reach": ("INT", {"default": default.reach, "min": 0, "max": 4, "step": 1}),
                 "allocation": (list(CHOICES["allocation"]), {"default": default.allocation}),
                 "merge": (list(CHOICES["merge"]), {"default": default.merge}),
@@ -112,7 +116,7 @@ class ReToMAdvancedNode:
             raise ConfigError(f"size_weighted is auto, on or off; {size_weighted!r} was given.")
         method = ReToM(
             ratio=ratio,
-            window=(window_height, window_width),
+            window=read_window(window_height, window_width),
             reach=reach,
             allocation=allocation,
             merge=merge,
@@ -127,6 +131,20 @@ class ReToMAdvancedNode:
             size_weighted=SIZE_WEIGHTED[size_weighted],
         )
         return (_patched(model, Settings(config, start_percent, end_percent)),)
+
+
+def read_window(height: int, width: int) -> WindowSize:
+    """(height, width), or ``auto`` for two zeros.
+
+    Raises:
+        ConfigError: One of them is zero.
+    """
+    if (height == 0) != (width == 0):
+        raise ConfigError(
+            "window_height and window_width are both at least 1, or both 0 to let the ratio decide"
+            f"; {height} and {width} were given."
+        )
+    return (height, width) if height else "auto"
 
 
 def read_levels(text: str) -> Any:
@@ -144,7 +162,7 @@ def read_levels(text: str) -> Any:
 
 
 def _ratio() -> dict[str, Any]:
-    tooltip = "Share of the tokens that go. Windows of 2x2 can give up 0.75."
+    tooltip = "Share of the tokens that go."
     return {"default": 0.5, "min": 0.0, "max": 0.95, "step": 0.01, "tooltip": tooltip}
 
 

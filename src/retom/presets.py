@@ -55,17 +55,23 @@ PRESETS: dict[str, Preset] = {
         ReToM(ratio=0.5),
     ),
     "fast": Preset(
-        "few tokens, ratio 0.7 in windows of 4x2: those of 2x2 can give up no more than 0.75, and "
-        "near that have no choice left",
+        "few tokens, the defaults at ratio 0.7, in windows of 4x2",
         "error 0.106, 26.1 dB",
-        ReToM(ratio=0.7, window=(4, 2)),
+        ReToM(ratio=0.7),
     ),
     "paper": Preset(
         "the form of arXiv:2507.12771: windows that adjust, the representative speaks for its "
         "window, similarities computed at a specific timestep and reused; ratio, window sizes and "
         "timesteps are not published and are ours",
         "error 0.274, 17.6 dB",
-        ReToM(ratio=0.5, allocation="multiscale", reach=0, merge="representative", kv_lean=0),
+        ReToM(
+            ratio=0.5,
+            window=(2, 2),
+            allocation="multiscale",
+            reach=0,
+            merge="representative",
+            kv_lean=0,
+        ),
         {"scope": "attention", "refresh": (0.5,), "share": "level", "size_weighted": False},
     ),
 }

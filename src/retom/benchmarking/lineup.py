@@ -15,6 +15,7 @@ from retom.evaluation.specs import expand
 from retom.evaluation.tomesd import TOMESD, Tomesd, downsample_of, tomesd_installed
 from retom.methods.local import LocalMethod
 from retom.methods.tome import ToMe
+from retom.methods.window import window_at
 from retom.models.unet import is_unet
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ def oracle_of(contender: Contender, levels: Levels = (0,)) -> Contender:
     oracle = Oracle()
     method = getattr(contender.merging, "method", None)
     if contender.scope == "attention" and isinstance(method, (LocalMethod, ToMe)):
-        oracle = Oracle(kv_lean=method.kv_lean, window=method.window)
+        oracle = Oracle(kv_lean=method.kv_lean, window=window_at(method.window, method.ratio))
     return _oracle(contender.ratio, contender.scope, levels, oracle)
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from retom.methods.window import WindowSize
     from retom.rules import Levels
 
 _SEED_LIMIT = 2**64  # torch takes 64 bits
@@ -63,6 +64,16 @@ def height_by_width(text: str) -> tuple[int, int]:
             f"height x width is needed, such as 2x2 or 192x256, {text!r} was given"
         )
     return int(sides[0]), int(sides[-1])
+
+
+def window(text: str) -> WindowSize:
+    """``HxW`` as (H, W), or ``auto``."""
+    try:
+        return "auto" if text == "auto" else height_by_width(text)
+    except argparse.ArgumentTypeError as error:
+        raise argparse.ArgumentTypeError(
+            f"height x width in tokens, such as 2x2, or auto is needed, {text!r} was given"
+        ) from error
 
 
 def levels(text: str) -> Levels:

@@ -64,7 +64,10 @@ def add_merging(group: argparse._ArgumentGroup, *, times: bool = True) -> None:
     )
     group.add_argument("--method", choices=tuple(METHODS), help="how tokens are chosen and merged")
     group.add_argument(
-        "--window", type=arguments.height_by_width, metavar="HxW", help="tokens of a local window"
+        "--window",
+        type=arguments.window,
+        metavar="HxW",
+        help="tokens of a local window; auto, the default, follows the ratio",
     )
     group.add_argument("--allocation", choices=LOCAL_ALLOCATIONS, help="which tokens go")
     group.add_argument(

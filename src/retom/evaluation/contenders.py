@@ -12,6 +12,7 @@ from retom.errors import ConfigError
 from retom.evaluation.specs import describe, expand
 from retom.evaluation.tomesd import TOMESD, Tomesd, tomesd_installed
 from retom.handle import applied
+from retom.methods.window import window_of
 from retom.profit import UNPROFITABLE
 from retom.rules import method_options
 
@@ -73,7 +74,7 @@ class Contender:
         """(height, width) in tokens of what could print through; None for no windows."""
         if isinstance(self.merging, Tomesd):
             return (2, 2)
-        return getattr(self.merging.method, "window", None)
+        return window_of(self.merging.method)
 
     def content(self) -> dict[str, Any]:
         """Everything that its pictures depend on, as plain data."""

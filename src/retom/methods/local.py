@@ -24,8 +24,9 @@ from retom.allocation import (
 from retom.candidates import nearest_representative
 from retom.checks import check_choice, check_kv_lean, check_ratio
 from retom.errors import ConfigError
-from retom.grid import Grid, Windows, check_window
+from retom.grid import Grid, Windows
 from retom.hints import NO_HINTS, Hints
+from retom.methods.window import WindowSize, check_window_size, window_at
 from retom.multiscale import TwoScales, allocate_two_scales
 from retom.plan import MERGE_MODES, MergeMode, Plan
 from retom.rematch import most_similar_kept
@@ -54,7 +55,8 @@ class LocalMethod(ABC):
         ratio: Fraction of the tokens to remove, 0 <= ratio < 1. 0 bypasses merging altogether.
             Exactly floor(ratio N) tokens go; a window of m tokens can give up m - 1.
         window: (height, width) of a window in tokens. Windows at the right and bottom edge are
-            smaller where the grid does not divide.
+            smaller where the grid does not divide. ``auto``: 2x2 up to ratio 0.625, and larger ones
+            above, see :func:`retom.methods.window.window_for`.
         allocation: Which tokens go: ``similarity``, ``coherence`` or ``uniform``, see
             :func:`retom.allocation.allocate`; or ``multiscale``: windows of twice the height and
             width collapse where tokens are most alike, see :mod:`retom.multiscale`.
@@ -85,7 +87,7 @@ class LocalMethod(ABC):
     weighs_by_size: ClassVar[bool] = True
 
     ratio: float = 0.5
-    window: tuple[int, int] = (2, 2)
+    window: WindowSize = "auto"
     allocation: Allocation | Literal["multiscale"] = "similarity"
     reach: int = 1
     merge: MergeMode = "mean"
@@ -96,7 +98,7 @@ class LocalMethod(ABC):
 
     def __post_init__(self) -> None:
         check_ratio(self.ratio)
-        object.__setattr__(self, "window", check_window(self.window))
+        object.__setattr__(self, "window", check_window_size(self.window))
         check_choice("allocation", self.allocation, LOCAL_ALLOCATIONS)
         check_choice("merge", self.merge, MERGE_MODES)
         if type(self.reach) is not int or self.reach < 0:
@@ -237,7 +239,7 @@ class LocalMethod(ABC):
 
     def _partitions(self, grid: Grid) -> tuple[Windows, ...]:
         """The partitions that take turns."""
-        windows = Windows.over(grid, self.window)
+        windows = Windows.over(grid, window_at(self.window, self.ratio))
         return (windows, windows.shifted()) if self.alternate else (windows,)
 
     def _most(self, windows: Windows) -> int:

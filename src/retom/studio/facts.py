@@ -87,7 +87,7 @@ def setting(request: Request) -> str:
     values = request.values
     paper = " (paper)" if values["preset"] == "paper" and values["method"] == "retom" else ""
     words = [f"{values['method']}{paper}", f"{values['ratio']:g}"]
-    words += [values["window"]] if values["window"] else []
+    words += [values["window"]] if values["window"] not in (None, "auto") else []
     return " · ".join([*words, *([] if values["scope"] == "auto" else [values["scope"]])])
 
 

@@ -12,7 +12,7 @@ from retom.drawing.loading import BUNDLED
 from retom.methods import METHODS
 from retom.presets import PRESETS
 from retom.studio.abilities import takes_negative_prompt
-from retom.studio.request import NAMES, config_of, takes
+from retom.studio.request import NAMES, config_of, takes, window_words
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 Fields = dict[str, Any]
 """Components by the names of a request."""
 
-WINDOWS = ("2x2", "1x2", "2x1", "2x4", "4x2", "3x3", "4x4", "8x8")
+WINDOWS = ("auto", "2x2", "1x2", "2x1", "2x4", "4x2", "3x3", "4x4", "8x8")
 EXAMPLES = (
     "a hamburger, fluent 3d emoji",
     "a red apple, fluent 3d emoji, on a blue background",
@@ -33,8 +33,8 @@ EXAMPLES = (
 )
 """Prompts that the bundled model was trained for."""
 
-_MOST_RATIO = 0.75
-"""All that windows of 2x2 can give up."""
+_MOST_RATIO = 0.9
+"""More leaves nothing to look at."""
 _RANDOM_SEED = "() => Math.floor(Math.random() * 2 ** 32)"
 
 
@@ -85,7 +85,7 @@ def add_settings(studio: Studio) -> Fields:
     )
     with gr.Row(elem_id="retom-merging"):
         fields["method"] = gr.Dropdown(list(METHODS), value="retom", label="Method", min_width=90)
-        fields["window"] = gr.Dropdown(list(WINDOWS), value="2x2", label="Window", min_width=80)
+        fields["window"] = gr.Dropdown(list(WINDOWS), value="auto", label="Window", min_width=80)
         fields["scope"] = gr.Dropdown(list(SCOPES), value="auto", label="Scope", min_width=90)
     with gr.Row(elem_id="retom-sampling"):
         for name, label in (
@@ -172,4 +172,4 @@ def _of_options(name: str, method: Any) -> list[Any]:  # noqa: ANN401 - of any c
     ratio = gr.update(visible="ratio" in known, value=method.ratio)
     if "window" not in known:
         return [ratio, gr.update(visible=False)]
-    return [ratio, gr.update(visible=True, value=f"{method.window[0]}x{method.window[1]}")]
+    return [ratio, gr.update(visible=True, value=window_words(method.window))]

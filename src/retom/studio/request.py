@@ -18,6 +18,7 @@ from retom.studio.abilities import takes_negative_prompt
 
 if TYPE_CHECKING:
     from retom.drawing.loading import Model
+    from retom.methods.window import WindowSize
     from retom.studio.limits import Limits
 
 SEED_LIMIT = 2**53
@@ -89,7 +90,7 @@ def read_request(values: object, models: Mapping[str, Model], limits: Limits) ->
         "preset": given.get("preset", "balanced"),
         "method": config.method.name,
         "ratio": config.method.ratio,
-        "window": _window_words(getattr(config.method, "window", None)),
+        "window": window_words(getattr(config.method, "window", None)),
         "scope": config.scope,
     }
     return Request(name, settings, config, read)
@@ -117,7 +118,9 @@ def config_of(given: Mapping[str, Any]) -> Config:
     if "ratio" in given:
         options["ratio"] = _number("ratio", given["ratio"], 0.0, 1.0)
     if "window" in given:
-        options["window"] = _window(given["window"])
+        window = _window(given["window"])
+        own = getattr(METHODS[method](), "window", None)
+        options["window"] = own if window == "auto" else window
     if "scope" in given:
         check_choice("scope", shortened(given["scope"]), SCOPES)
         options["scope"] = given["scope"]
@@ -203,8 +206,10 @@ def _number(name: str, value: object, least: float, most: float) -> float:
     return float(real)
 
 
-def _window(value: object) -> tuple[int, int]:
-    """``"2x2"`` or ``[2, 2]`` as (height, width)."""
+def _window(value: object) -> WindowSize:
+    """``"2x2"`` or ``[2, 2]`` as (height, width); ``auto`` is the method's own default."""
+    if value == "auto":
+        return "auto"
     sides: list[object] = []
     if isinstance(value, str) and len(value) <= _SHOWN:
         sides = [int(side) for side in value.split("x") if side.isascii() and side.isdecimal()]
@@ -213,14 +218,15 @@ def _window(value: object) -> tuple[int, int]:
     whole = [side for side in sides if type(side) is int and 1 <= side <= WINDOW_LIMIT]
     if len(whole) != 2 or len(sides) != 2:
         raise ConfigError(
-            f"window is height x width in tokens, each from 1 to {WINDOW_LIMIT}, such as 2x2; "
-            f"{shortened(cast('object', value))!r} was given."
+            f"window is height x width in tokens, each from 1 to {WINDOW_LIMIT}, such as 2x2, or "
+            f"auto; {shortened(cast('object', value))!r} was given."
         )
     return whole[0], whole[1]
 
 
-def _window_words(window: tuple[int, int] | None) -> str | None:
-    return None if window is None else f"{window[0]}x{window[1]}"
+def window_words(window: WindowSize | None) -> str | None:
+    """A method's windows as a form shows them; None where it has none."""
+    return f"{window[0]}x{window[1]}" if isinstance(window, tuple) else window
 
 
 def shortened(value: object) -> object:

@@ -13,6 +13,7 @@ from retom.calls import Args, Kwargs, first_input
 from retom.errors import ConfigError
 from retom.grid import Grid, Windows
 from retom.handle import Handle, handle_of
+from retom.methods.window import window_of
 from retom.plan import Plan
 from retom.representative import at_length_one, dot, pair_cosine, unit_tokens
 from retom.soft_plan import SoftPlan
@@ -241,7 +242,7 @@ def _look(
     unit = at_length_one(own)
     back = plan.unmerge(plan.merge(x))[item].float()
     length = _lengths(own).clamp_min(torch.finfo(torch.float32).tiny)
-    window = getattr(method, "window", None)
+    window = window_of(method)
     coherence = None if window is None else _coherence(own, Windows.over(grid, window))
     return Look(
         call=call,
