@@ -37,12 +37,10 @@ def test_merging_is_one_graph_with_the_eager_result():
     assert graphs.frame_count == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "method",
-    [
-        retom.ReToM(rematch=True, unmerge="similarity"),
-        pytest.param(retom.methods.ToMA(), marks=pytest.mark.slow),
-    ],
+    [retom.ReToM(rematch=True, unmerge="similarity"), retom.methods.ToMA()],
     ids=["soft", "matrix"],
 )
 def test_other_plans_are_one_graph_too(method):
@@ -84,6 +82,8 @@ def test_switching_compiles_once_for_on_and_once_for_off():
         assert torch.equal(tiny.call(fast, arguments), unmerged)
         handle.enabled = True
     assert graphs.frame_count == 2
+    handle.remove()
+    assert torch.equal(tiny.call(fast, arguments), unmerged)
 
 
 @pytest.mark.slow
@@ -97,6 +97,7 @@ def test_update_after_a_compiled_call_counts():
     assert torch.equal(tiny.call(fast, arguments), tiny.call(model, arguments))
 
 
+@pytest.mark.slow
 def test_removal_after_a_compiled_call_is_bit_exact():
     model = small_unet()
     arguments = tiny.inputs()

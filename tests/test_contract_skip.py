@@ -497,6 +497,7 @@ def test_compiled_calls_are_refused(where, fullgraph):
     assert handle.summary().decisions == ()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("fresh_compiler")
 def test_names_are_compiled_into_one_graph():
     model, arguments = tiny.unet(attention=(True,), mid_block_type=None), tiny.inputs(size=(8, 8))
