@@ -113,9 +113,10 @@ def test_refusals_are_one_sentence(arguments, message, folder, capsys):
     assert len(shown.err.splitlines()) == 1
 
 
+@pytest.mark.parametrize("text", ["{", "[" * 100_000], ids=["open", "deep"])
 @pytest.mark.parametrize("broken", ["model_index.json", "unet/config.json"])
-def test_a_broken_folder_is_named(broken, folder, capsys):
-    (folder / broken).write_text("{", encoding="utf-8")
+def test_a_broken_folder_is_named(broken, text, folder, capsys):
+    (folder / broken).write_text(text, encoding="utf-8")
     assert main(["explain", str(folder)]) == 2
     assert "cannot be read as JSON" in capsys.readouterr().err
 

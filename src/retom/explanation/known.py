@@ -116,7 +116,7 @@ def _sides(size: object, file: Path) -> tuple[int, int] | tuple[None, None]:
 def _read(file: Path) -> dict[str, Any]:
     try:
         data = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelError(
             f"{file} cannot be read as JSON; a diffusers pipeline folder has it."
         ) from error
