@@ -66,7 +66,8 @@ def test_a_model_on_which_tomesd_merges_nothing_merges_and_says_so():
         ({"max_downsample": 3}, "1, 2, 4 or 8; 3 was given"),
         ({"merge_attn": False}, "merge_attn=True"),
         ({"merge_crossattn": True}, "never for text attention"),
-        ({"ratio": 0.8}, "ratio"),
+        ({"ratio": 0.8}, "sx=2 and sy=2 can give up 0.75 of the tokens, and ratio 0.8"),
+        ({"ratio": 1.0}, "less than 1"),
         ({"sx": 0}, "window"),
     ],
 )

@@ -53,7 +53,7 @@ class ReToMAdvancedNode:
     """Token merging with every option that a host of its own can carry out."""
 
     CATEGORY = CATEGORY
-    DESCRIPTION = "ReToM with all its options. docs/comfyui.md says what each does."
+    DESCRIPTION = "ReToM with every option that a node can carry out: see docs/comfyui.md."
     FUNCTION = "patch"
     RETURN_TYPES = ("MODEL",)
 

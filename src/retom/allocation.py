@@ -16,17 +16,23 @@ from retom.errors import BudgetError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from retom.grid import Windows
+    from retom.grid import Grid, Windows
 
 Allocation = Literal["similarity", "coherence", "uniform"]
 ALLOCATIONS: tuple[str, ...] = get_args(Allocation)
 
 
-def num_removed(ratio: float, windows: Windows, most: int | None = None) -> int:
-    """Tokens to remove, R = floor(ratio N).
+def num_asked(ratio: float, grid: Grid) -> int:
+    """Tokens that a ratio asks to remove, R = floor(ratio N).
 
     The product is rounded at the ninth decimal first, so that 0.29 of 100 tokens is 29 although
     ``0.29 * 100`` is slightly less in binary.
+    """
+    return math.floor(round(ratio * grid.num_tokens, 9))
+
+
+def num_removed(ratio: float, windows: Windows, most: int | None = None) -> int:
+    """Tokens to remove, R of :func:`num_asked`, if the windows can give up as many.
 
     Args:
         ratio: Fraction of the tokens to remove.
@@ -37,7 +43,7 @@ def num_removed(ratio: float, windows: Windows, most: int | None = None) -> int:
         BudgetError: R is more than that.
     """
     grid = windows.grid
-    removed = math.floor(round(ratio * grid.num_tokens, 9))
+    removed = num_asked(ratio, grid)
     most = most_removable(windows) if most is None else most
     if removed > most:
         limit = math.floor(most / grid.num_tokens * 1000) / 1000

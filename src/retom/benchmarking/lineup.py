@@ -15,7 +15,6 @@ from retom.evaluation.specs import expand
 from retom.evaluation.tomesd import TOMESD, Tomesd, downsample_of, tomesd_installed
 from retom.methods.local import LocalMethod
 from retom.methods.tome import ToMe
-from retom.methods.window import window_at
 from retom.models.unet import is_unet
 
 if TYPE_CHECKING:
@@ -102,7 +101,7 @@ def oracle_of(contender: Contender, levels: Levels = (0,)) -> Contender:
     oracle = Oracle()
     method = getattr(contender.merging, "method", None)
     if contender.scope == "attention" and isinstance(method, (LocalMethod, ToMe)):
-        oracle = Oracle(kv_lean=method.kv_lean, window=window_at(method.window, method.ratio))
+        oracle = Oracle(kv_lean=method.kv_lean, window=method.window)
     return _oracle(contender.ratio, contender.scope, levels, oracle)
 
 
@@ -133,7 +132,7 @@ def _oracle(ratio: float, scope: str, levels: Levels, like: Oracle) -> Contender
     method = replace(like, ratio=ratio)
     config = Config(method=method, levels=levels, share="level", size_weighted=False)
     lean = f"kv_lean={like.kv_lean:g}" if like.kv_lean else ""
-    if lean and like.window != Oracle.window:
+    if lean and like.window != "auto":
         lean += f",window={like.window[0]}x{like.window[1]}"
     name = f"{ORACLE}:{lean}" if lean else ORACLE
     return Contender(name, ratio, scope, config.with_options(scope=scope))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
+from retom.allocation import num_asked
 from retom.errors import ConfigError
 from retom.hints import NO_HINTS, Hints
 from retom.methods import ReToM
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from retom.grid import Grid
+    from retom.methods.window import WindowSize
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -70,18 +71,18 @@ class Oracle:
         ratio: Fraction of the tokens to remove, 0 <= ratio < 1.
         kv_lean: How many more of them keys lose than queries, as in :class:`retom.ReToM` with
             windows of ``window``.
-        window: (height, width).
+        window: (height, width), or ``auto`` as in :class:`retom.ReToM`.
     """
 
     name: ClassVar[str] = "oracle"
 
     ratio: float = 0.5
     kv_lean: float = 0.0
-    window: tuple[int, int] = (2, 2)
+    window: WindowSize = "auto"
 
     def num_removed(self, grid: Grid) -> int:
         """R = floor(ratio N)."""
-        return math.floor(round(self.ratio * grid.num_tokens, 9))
+        return num_asked(self.ratio, grid)
 
     def removed_apart(self, grid: Grid) -> tuple[int, int]:
         """Queries, and keys and values, that go where they merge apart."""

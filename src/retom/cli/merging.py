@@ -67,7 +67,7 @@ def add_merging(group: argparse._ArgumentGroup, *, times: bool = True) -> None:
         "--window",
         type=arguments.window,
         metavar="HxW",
-        help="tokens of a local window; auto, the default, follows the ratio",
+        help="tokens of a local window; auto, the default of retom, follows the ratio",
     )
     group.add_argument("--allocation", choices=LOCAL_ALLOCATIONS, help="which tokens go")
     group.add_argument(

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _EXTRA = ("rich", "numpy", "PIL", "transformers", "diffusers", "safetensors")
 CONFIG = "config.json"
-_METHODS = ["retom", "retom:reach=0", "retom:window=4x4"]
+_METHODS = ["retom", "retom:reach=0"]
 _RATIOS = [0.15, 0.3, 0.5, 0.7, 0.85]
 
 

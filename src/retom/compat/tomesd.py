@@ -70,6 +70,7 @@ def apply_patch(  # noqa: PLR0913 - the arguments are tomesd's
             f"possible, and {merge_attn!r} and {merge_crossattn!r} were given. Whole blocks merge "
             "with retom.apply(model, scope='block')."
         )
+    _check_reach(ratio, sx, sy)
     denoiser = find_denoiser(model)
     levels, changes = _levels(denoiser, layout_of(denoiser), max_downsample)
     changes.append(
@@ -102,6 +103,19 @@ def remove_patch(model: Target) -> Target:
     if handle is not None:
         handle.remove()
     return model
+
+
+def _check_reach(ratio: object, sx: object, sy: object) -> None:
+    """Tomesd merges less than it was asked to, and says nothing."""
+    if not isinstance(ratio, (int, float)) or type(sx) is not int or type(sy) is not int:
+        return  # applying says what is wrong
+    area = max(sx * sy, 1)
+    if 1 - 1 / area < ratio < 1:
+        raise ConfigError(
+            f"Windows of sx={sx} and sy={sy} can give up {1 - 1 / area:g} of the tokens, and ratio "
+            f"{ratio:g} was given, of which tomesd would merge no more either. Raise sx or sy, or "
+            "lower the ratio; retom.apply(model, ratio=...) chooses windows that can."
+        )
 
 
 def _levels(

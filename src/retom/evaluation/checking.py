@@ -19,7 +19,6 @@ from retom.evaluation.timed_drawing import TimedDrawing, merging_switch
 from retom.evaluation.verdict import verdict_of
 from retom.evaluation.windows import window_period
 from retom.handle import handle_of
-from retom.methods.window import window_of
 from retom.metrics import grid_artefacts, psnr, ssim
 from retom.models import find_denoiser
 from retom.profit import UNPROFITABLE
@@ -211,7 +210,7 @@ def _summed(
     merged = torch.stack([after.picture for _, after in runs])
     period = window_period(
         find_denoiser(pipe),
-        window_of(config.method),
+        config.method,
         levels=config.levels,
         size=(whole.shape[-2], whole.shape[-1]),
         scale=int(pipe.vae_scale_factor),

@@ -12,7 +12,6 @@ from retom.errors import ConfigError
 from retom.evaluation.specs import describe, expand
 from retom.evaluation.tomesd import TOMESD, Tomesd, tomesd_installed
 from retom.handle import applied
-from retom.methods.window import window_of
 from retom.profit import UNPROFITABLE
 from retom.rules import method_options
 
@@ -68,13 +67,6 @@ class Contender:
     def is_guided(self) -> bool:
         """Whether it compares the halves of classifier-free guidance, and so needs both."""
         return isinstance(self.merging, Config) and self.merging.needs_guidance
-
-    @property
-    def window(self) -> tuple[int, int] | None:
-        """(height, width) in tokens of what could print through; None for no windows."""
-        if isinstance(self.merging, Tomesd):
-            return (2, 2)
-        return window_of(self.merging.method)
 
     def content(self) -> dict[str, Any]:
         """Everything that its pictures depend on, as plain data."""

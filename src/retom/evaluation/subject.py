@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 import retom
+from retom.config import Config
 from retom.drawing.failing import failures_of
 from retom.errors import ConfigError
 from retom.evaluation.denoiser_call import DenoiserCall, catch_call
@@ -201,7 +202,7 @@ class Subject:
         """
         return window_period(
             find_denoiser(self.pipe),
-            contender.window,
+            contender.merging.method if isinstance(contender.merging, Config) else None,
             levels=getattr(contender.merging, "levels", "all"),
             size=(self.height, self.width),
             scale=int(self.pipe.vae_scale_factor),

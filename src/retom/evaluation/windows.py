@@ -5,18 +5,20 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from retom.methods.window import window_of
 from retom.metrics.artefacts import FEWEST_WINDOWS
 from retom.models import layout_of
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from retom.methods import Method
     from retom.rules import Levels
 
 
 def window_period(
     denoiser: nn.Module,
-    window: tuple[int, int] | None,
+    method: Method | None,
     *,
     levels: Levels,
     size: tuple[int, int],
@@ -26,7 +28,7 @@ def window_period(
 
     Args:
         denoiser: The network.
-        window: (height, width) in tokens; None for a method without windows.
+        method: Whose windows; None for tomesd, which has windows of 2x2.
         levels: Those that merge.
         size: (height, width) of the picture in pixels.
         scale: Pixels to a latent.
@@ -37,10 +39,13 @@ def window_period(
         whose tokens come packed, because the size of a picture does not tell their grid.
     """
     grids_of_size = layout_of(denoiser).grids_of_size
-    if window is None or grids_of_size is None:
+    if grids_of_size is None:
         return None
     grids = grids_of_size(size[0] // scale, size[1] // scale)
     grid = grids[min(grids) if levels == "all" else min(levels)]
+    window = (2, 2) if method is None else window_of(method, grid)
+    if window is None:
+        return None
     period = (
         window[0] * math.ceil(size[0] / grid.height),
         window[1] * math.ceil(size[1] / grid.width),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
+from retom.allocation import num_asked
 from retom.checks import check_seed
 from retom.errors import BudgetError, ConfigError
 from retom.methods.matching import Matching, fixed_draw, products, unit
@@ -68,7 +69,7 @@ class ImportanceToMe(Matching):
         Raises:
             BudgetError: There are not so many tokens beside the destinations.
         """
-        removed = math.floor(round(self.ratio * grid.num_tokens, 9))
+        removed = num_asked(self.ratio, grid)
         most = grid.num_tokens - _num_destinations(grid)
         if removed > most:
             raise BudgetError(

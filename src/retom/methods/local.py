@@ -26,7 +26,7 @@ from retom.checks import check_choice, check_kv_lean, check_ratio
 from retom.errors import ConfigError
 from retom.grid import Grid, Windows
 from retom.hints import NO_HINTS, Hints
-from retom.methods.window import WindowSize, check_window_size, window_at
+from retom.methods.window import WindowSize, check_window_size, window_for
 from retom.multiscale import TwoScales, allocate_two_scales
 from retom.plan import MERGE_MODES, MergeMode, Plan
 from retom.rematch import most_similar_kept
@@ -56,7 +56,7 @@ class LocalMethod(ABC):
             Exactly floor(ratio N) tokens go; a window of m tokens can give up m - 1.
         window: (height, width) of a window in tokens. Windows at the right and bottom edge are
             smaller where the grid does not divide. ``auto``: 2x2 up to ratio 0.625, and larger ones
-            above, see :func:`retom.methods.window.window_for`.
+            above and on small odd grids, see :func:`retom.methods.window.window_for`.
         allocation: Which tokens go: ``similarity``, ``coherence`` or ``uniform``, see
             :func:`retom.allocation.allocate`; or ``multiscale``: windows of twice the height and
             width collapse where tokens are most alike, see :mod:`retom.multiscale`.
@@ -239,7 +239,10 @@ class LocalMethod(ABC):
 
     def _partitions(self, grid: Grid) -> tuple[Windows, ...]:
         """The partitions that take turns."""
-        windows = Windows.over(grid, window_at(self.window, self.ratio))
+        window = self.window
+        if window == "auto":
+            window = window_for(self.ratio, grid, alternate=self.alternate)
+        windows = Windows.over(grid, window)
         return (windows, windows.shifted()) if self.alternate else (windows,)
 
     def _most(self, windows: Windows) -> int:

@@ -161,7 +161,7 @@ def _out_of_reach(work: Work, costs: Costs, target: float, ceiling: float) -> st
         f"A denoiser {target:g} times as fast is out of reach on this machine at {size} px. "
         f"{gains}, at every noise level. Blocks take of its time: {parts}; if those of the levels "
         f"that may merge took none it would be {free}. What raises it: larger pictures, more "
-        f"levels, a wider scope, ratios above {ratio:g} with larger windows."
+        f"levels, a wider scope, ratios above {ratio:g}."
     )
 
 

@@ -2,7 +2,8 @@
 
 A uniform setting takes any ratio. A schedule of the few measured ones would lose to it where every
 stretch of noise minds alike, by the coarseness of its choices. Between two measured ratios of a
-specification seconds lie on a line, and damage on a line in logarithms of both.
+specification seconds lie on a line, and damage on a line in logarithms of both. Windows
+that follow the ratio (``window="auto"``) may change in between; errors do not jump where they do.
 """
 
 from __future__ import annotations

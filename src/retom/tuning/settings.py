@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from retom.rules import Levels
 
-METHODS = ("retom", "retom:reach=0", "retom:window=4x4")
+METHODS = ("retom", "retom:reach=0")
 RATIOS = (0.15, 0.3, 0.5, 0.7, 0.85)
 MOST_DB = 60.0
 """Above this a picture of 8 bits is as good as equal, and a target says nothing."""

@@ -242,7 +242,7 @@ def _look(
     unit = at_length_one(own)
     back = plan.unmerge(plan.merge(x))[item].float()
     length = _lengths(own).clamp_min(torch.finfo(torch.float32).tiny)
-    window = window_of(method)
+    window = window_of(method, grid)
     coherence = None if window is None else _coherence(own, Windows.over(grid, window))
     return Look(
         call=call,
