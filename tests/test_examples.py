@@ -71,6 +71,6 @@ def test_the_notebook_runs(tmp_path, monkeypatch, capsys):
     assert len(pictures) == 3
     assert all(picture._repr_png_().startswith(b"\x89PNG") for picture in pictures)
     printed = capsys.readouterr().out
-    assert "call -1: 50% of 32x32 tokens went" in printed
+    assert "call -1: 35% of 32x32 queries went" in printed
     assert "ratio 0.7:" in printed
     assert list(tmp_path.iterdir()) == []
