@@ -12,7 +12,12 @@ from torch._dynamo.testing import CompileCounterWithBackend
 import retom
 from retom.testing.runs import randomise_zeros, run
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("fresh_compiler")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.usefixtures("fresh_compiler"),
+    # torch says once a process that it does so, of Nucleus's tables.
+    pytest.mark.filterwarnings("ignore:Dynamo detected a call to a .functools.lru_cache"),
+]
 LIMIT = 8
 """Graphs of one piece of code, after which torch gives up."""
 
