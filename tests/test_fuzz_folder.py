@@ -9,6 +9,7 @@ import pytest
 import tiny
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
 from test_fuzz import WORDS, generate
 
 from retom.drawing.loading import quiet_libraries
@@ -149,8 +150,8 @@ def test_any_damage_to_a_file_of_json(folder, tmp_path, capsys, data, case):
 def test_any_damage_to_weights(folder, tmp_path, capsys, data, case):
     name = data.draw(st.sampled_from(names(folder, ".safetensors")))
     status, _ = drawn_or_refused(folder, tmp_path, capsys, damage_weights, name, case)
-    # Other numbers draw another picture, and transformers makes up what a text encoder lacks; a
-    # file that is not whole must not draw any.
+    # Other numbers draw another picture, and not all of a header is needed; a file that is not whole
+    # must not draw any.
     assert status or case[0] in ("flipped", "garbage", "entry", "without")
 
 
@@ -188,6 +189,21 @@ def test_what_the_fuzz_found(folder, tmp_path, capsys, file, name, value, words)
     status, error = drawn_or_refused(folder, tmp_path, capsys, put, file, case)
     assert status == 2
     assert words in error
+
+
+def leave_out(file, number):
+    weights = load_file(file)
+    del weights[sorted(weights)[number]]
+    save_file(weights, file, metadata={"format": "pt"})
+
+
+@pytest.mark.parametrize("part", ["text_encoder", "unet", "vae"])
+def test_a_weight_that_a_file_lacks_is_named(folder, tmp_path, capsys, part):
+    """transformers would fill it with random numbers, diffusers leave it without any."""
+    name = next(name for name in names(folder, ".safetensors") if name.startswith(part))
+    status, error = drawn_or_refused(folder, tmp_path, capsys, leave_out, name, (5,))
+    assert status == 2
+    assert f"asks for the weight {part}." in error
 
 
 def test_weights_that_are_not_there_are_one_sentence(folder, tmp_path, capfd):

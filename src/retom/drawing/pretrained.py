@@ -73,8 +73,11 @@ def pretrained(source: str, dtype: torch.dtype, place: torch.device) -> Diffusio
         with warnings.catch_warnings():
             # Newer diffusers calls it dtype; torch_dtype is what every supported version knows.
             warnings.filterwarnings("ignore", "`torch_dtype` is deprecated", FutureWarning)
-            pipe = cast("Any", DiffusionPipeline).from_pretrained(source, torch_dtype=dtype)
-        missing = _without_values(pipe)
+            parts, missing = _text_models(Path(source), dtype)
+            pipe = cast("Any", DiffusionPipeline).from_pretrained(
+                source, torch_dtype=dtype, **parts
+            )
+        missing = missing or _without_values(pipe)
         if missing:
             raise ModelError(
                 f"{source} cannot be loaded as a diffusers pipeline: its configuration asks for "
@@ -135,6 +138,40 @@ def _numbers(key: str, value: object) -> Iterator[tuple[str, int]]:
     elif isinstance(value, list):
         for inner in cast("list[object]", value):
             yield from _numbers(key, inner)
+
+
+def _text_models(folder: Path, dtype: torch.dtype) -> tuple[dict[str, Any], str | None]:
+    """The parts that transformers loads, and a weight that their files lack, if there is one.
+
+    transformers fills it with random numbers, and tells only those who load the part themselves. A
+    hub id has no parts here yet: diffusers downloads and loads them.
+    """
+    import transformers
+
+    try:
+        index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
+        named = cast("dict[str, object]", dict(index))
+    except (OSError, ValueError, TypeError, RecursionError):
+        return {}, None  # loading says what is wrong with it
+    parts: dict[str, Any] = {}
+    for part, names in named.items():
+        library, kind = cast("list[object]", names) if _is_pair(names) else (None, None)
+        if library != "transformers" or not (folder / part).is_dir():
+            continue
+        kind = getattr(transformers, str(kind), None)
+        if not isinstance(kind, type) or not issubclass(kind, transformers.PreTrainedModel):
+            continue
+        loaded = cast("Any", kind).from_pretrained(
+            str(folder / part), torch_dtype=dtype, output_loading_info=True
+        )
+        parts[part], told = loaded[0].eval(), loaded[1]
+        for name in sorted(told["missing_keys"]):
+            return parts, f"{part}.{name}"
+    return parts, None
+
+
+def _is_pair(names: object) -> bool:
+    return isinstance(names, list) and len(cast("list[object]", names)) == 2
 
 
 def _without_values(pipe: Any) -> str | None:  # noqa: ANN401 - a pipeline of any class
