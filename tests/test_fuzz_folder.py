@@ -150,8 +150,8 @@ def test_any_damage_to_a_file_of_json(folder, tmp_path, capsys, data, case):
 def test_any_damage_to_weights(folder, tmp_path, capsys, data, case):
     name = data.draw(st.sampled_from(names(folder, ".safetensors")))
     status, _ = drawn_or_refused(folder, tmp_path, capsys, damage_weights, name, case)
-    # Other numbers draw another picture, and not all of a header is needed; a file that is not whole
-    # must not draw any.
+    # Other numbers draw another picture, and not all of a header is needed; a file that is not
+    # whole must not draw any.
     assert status or case[0] in ("flipped", "garbage", "entry", "without")
 
 

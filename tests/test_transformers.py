@@ -229,7 +229,7 @@ REFUSED = {
 def test_calls_in_which_merging_would_be_wrong_are_refused(name, change, error, message):
     family = FAMILIES[name]
     model, arguments = family.build(), family.call(8, 6, 2)
-    handle = retom.apply(model, ratio=0.7)
+    handle = retom.apply(model, ratio=0.7, window=(2, 2))
     with pytest.raises(error, match=message):
         run(model, {**arguments, **change(arguments)})
     run(model, arguments)  # and the next call merges as ever
