@@ -7,6 +7,7 @@ needs no cache keyed by device, and traces cleanly.
 
 from __future__ import annotations
 
+import operator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, cast
 
@@ -43,6 +44,14 @@ class Grid:
     def num_tokens(self) -> int:
         """Number of tokens, N = height x width."""
         return self.height * self.width
+
+    def fixed(self) -> Grid:
+        """The same in plain numbers: under torch.compile sizes may be symbols.
+
+        A plan is made of counts of counts, which torch cannot bound in symbols: a graph serves one
+        size, and another size is another graph.
+        """
+        return Grid(operator.index(self.height), operator.index(self.width))
 
     def check_tokens(self, x: Tensor) -> None:
         """Raise :class:`ShapeError` unless ``x`` is (B, N, C) with this grid's N."""

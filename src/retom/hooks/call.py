@@ -43,7 +43,7 @@ class DenoiserBegins:
         state.begin(grids)
         if layout.has_own_grid:
             for number, grid in grids.items():
-                state.levels[number].source_grid = grid
+                state.levels[number].source_grid = grid.fixed()
         if layout.packed is not None:
             tokens = cast("Tensor", bound[layout.packed]).shape[1]
             others = tokens - grids[0].num_tokens
@@ -92,4 +92,4 @@ class GridSource:
     def __call__(self, module: nn.Module, args: Args, kwargs: Kwargs) -> None:
         if self.state.running and self.level.method is not None:
             height, width = first_input(args, kwargs, "hidden_states").shape[-2:]
-            self.level.source_grid = Grid(height, width)
+            self.level.source_grid = Grid(height, width).fixed()
