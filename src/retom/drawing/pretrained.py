@@ -165,8 +165,9 @@ def _text_models(folder: Path, dtype: torch.dtype) -> tuple[dict[str, Any], str 
             str(folder / part), torch_dtype=dtype, output_loading_info=True
         )
         parts[part], told = loaded[0].eval(), loaded[1]
-        for name in sorted(told["missing_keys"]):
-            return parts, f"{part}.{name}"
+        lacking = min(told["missing_keys"], default=None)
+        if lacking is not None:
+            return parts, f"{part}.{lacking}"
     return parts, None
 
 

@@ -26,7 +26,7 @@ from retom.checks import check_choice, check_kv_lean, check_ratio
 from retom.errors import ConfigError
 from retom.grid import Grid, Windows
 from retom.hints import NO_HINTS, Hints
-from retom.methods.window import WindowSize, check_window_size, window_for
+from retom.methods.window import WindowSize, check_window_size, window_of
 from retom.multiscale import TwoScales, allocate_two_scales
 from retom.plan import MERGE_MODES, MergeMode, Plan
 from retom.rematch import most_similar_kept
@@ -239,10 +239,7 @@ class LocalMethod(ABC):
 
     def _partitions(self, grid: Grid) -> tuple[Windows, ...]:
         """The partitions that take turns."""
-        window = self.window
-        if window == "auto":
-            window = window_for(self.ratio, grid, alternate=self.alternate)
-        windows = Windows.over(grid, window)
+        windows = Windows.over(grid, cast("tuple[int, int]", window_of(self, grid)))
         return (windows, windows.shifted()) if self.alternate else (windows,)
 
     def _most(self, windows: Windows) -> int:

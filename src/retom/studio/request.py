@@ -119,7 +119,7 @@ def config_of(given: Mapping[str, Any]) -> Config:
         options["ratio"] = _number("ratio", given["ratio"], 0.0, 1.0)
     if "window" in given:
         window = _window(given["window"])
-        own = getattr(METHODS[method](), "window", None)
+        own = cast("Any", METHODS[method]()).window
         options["window"] = own if window == "auto" else window
     if "scope" in given:
         check_choice("scope", shortened(given["scope"]), SCOPES)
