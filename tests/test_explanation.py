@@ -14,8 +14,8 @@ from torch.utils.flop_counter import FlopCounterMode
 import retom
 from retom.errors import BudgetError, ConfigError, UnsupportedModelError
 from retom.explanation import families
-from retom.explanation.families import family_of
 from retom.explanation.inputs import make_inputs, on_meta
+from retom.explanation.one_call import family_of
 from retom.explanation.result import readable
 from retom.explanation.subject import meta_copy
 from retom.explanation.traffic import Watched
@@ -352,16 +352,25 @@ CALLED = {
         name: FAMILIES[name]
         for name in (
             "auraflow",
+            "bria",
+            "bria fibo",
             "chroma",
             "cogview3+",
             "cogview4",
             "flux",
+            "glm-image",
+            "hidream",
             "hunyuan-dit",
+            "hunyuan-image",
+            "kandinsky5",
             "krea2",
             "longcat",
+            "lumina-next",
             "lumina2",
+            "nucleus",
             "ovis",
             "pixart",
+            "prx",
             "qwen",
             "sd3",
             "sd3.5",

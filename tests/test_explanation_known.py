@@ -11,9 +11,10 @@ import torch
 import retom
 from retom.errors import ModelError
 from retom.explanation import known_models
-from retom.explanation.families import FAMILIES, family_of
+from retom.explanation.families import FAMILIES
 from retom.explanation.inputs import latent_size, make_inputs
 from retom.explanation.known import load_known
+from retom.explanation.one_call import family_of
 from retom.explanation.subject import build
 from retom.stand_ins import StandIns
 

@@ -2,7 +2,8 @@
 
 Some can be answered: how many tokens each expert of a mixture gets, which does not change what a
 call costs, since each token goes to as many experts whichever they are; sizes that a model puts
-into a tensor and reads again; and how long a prompt is that comes with a mask.
+into a tensor and reads again; how long a prompt is that comes with a mask; and which rows a mask
+picks.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _COUNTS = (torch.bincount, torch.Tensor.bincount)
+_PICKS = (torch.Tensor.__getitem__, torch.Tensor.__setitem__)
 _SUMS = (torch.sum, torch.Tensor.sum)
 _NUMBERS = "_retom_numbers"
 
@@ -36,7 +38,8 @@ class StandIns(TorchFunctionMode):
 
     ``bincount`` answers as if all values were 0: the first expert gets all tokens. ``torch.tensor``
     of a list of whole numbers, asked for on the meta device, is made on the CPU. ``tolist`` of the
-    ``sum`` of a tensor of :func:`without_numbers` is that of its numbers.
+    ``sum`` of a tensor of :func:`without_numbers` is that of its numbers, and a mask of those picks
+    what its numbers pick.
     """
 
     def __torch_function__(
@@ -59,6 +62,8 @@ class StandIns(TorchFunctionMode):
             return total
         if numbers is not None and func is torch.Tensor.tolist:
             return numbers.tolist()
+        if func in _PICKS and hasattr(args[1], _NUMBERS):
+            return func(args[0], getattr(args[1], _NUMBERS), *args[2:], **given)
         if func is torch.tensor and _is_sizes(args[0]) and _is_meta(given.get("device")):
             return func(*args, **{**given, "device": "cpu"})
         return func(*args, **given)

@@ -2,13 +2,14 @@
 
 The names in a shape are sizes of the call (``batch``, ``height`` and ``width`` of the latent,
 ``rows``, ``columns`` and ``tokens`` of its patches, ``text``, and ``sequence`` for text and tokens
-together) or entries of the model's configuration. A shape alone is a tensor of real numbers.
+together) or entries of the model's configuration, of which ``name.0`` is the first of a list and
+``name.len`` how many there are. A shape alone is a tensor of real numbers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -52,11 +53,18 @@ class Ids:
 
 @dataclass(frozen=True, slots=True)
 class GridSizes:
-    """A list of (1, rows, columns) for each picture."""
+    """(1, rows, columns) for each picture.
 
-    def make(self, sizes: Sizes) -> list[list[tuple[int, int, int]]]:
-        """The lists."""
-        return [[(1, sizes["rows"], sizes["columns"])]] * sizes["batch"]
+    Args:
+        listed: Whether each stands in a list of its own, with room for references.
+    """
+
+    listed: bool = True
+
+    def make(self, sizes: Sizes) -> list[Any]:
+        """One for each picture."""
+        size = (1, sizes["rows"], sizes["columns"])
+        return [[size] if self.listed else size] * sizes["batch"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +90,69 @@ class Classes:
 
 
 @dataclass(frozen=True, slots=True)
+class Ranges:
+    """Whole numbers from 0 on, as many as each size: one tensor a size, in a list.
+
+    Args:
+        of: Sizes of the call.
+    """
+
+    of: Shape
+
+    def make(self, sizes: Sizes) -> list[Tensor]:
+        """The numbers, on the CPU."""
+        return [torch.arange(count) for count in _dimensions(self.of, sizes)]
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """Whole numbers from 0 on, as many as a size of the call."""
+
+    of: str
+
+    def make(self, sizes: Sizes) -> Tensor:
+        """The numbers, on the CPU."""
+        return torch.arange(sizes[self.of])
+
+
+@dataclass(frozen=True, slots=True)
+class Rotations:
+    """A rotary table of complex numbers for a square of positions, a column a pair of channels.
+
+    Args:
+        side: Positions along a side.
+        channels: What is divided by how many, both entries of the configuration, to get the
+            channels of a head.
+    """
+
+    side: int
+    channels: tuple[str, str]
+
+    def make(self, sizes: Sizes) -> Tensor:
+        """The table, on the meta device."""
+        width, heads = (int(sizes[name]) for name in self.channels)
+        shape = (self.side, self.side, width // heads // 2)
+        return torch.empty(shape, dtype=torch.complex64, device="meta")
+
+
+@dataclass(frozen=True, slots=True)
+class PerBlock:
+    """A list with one tensor for each block of the model.
+
+    Args:
+        shape: Of each.
+        blocks: Entries of the configuration that add up to the number of blocks.
+    """
+
+    shape: Shape
+    blocks: tuple[str, ...]
+
+    def make(self, sizes: Sizes) -> list[Tensor]:
+        """The list, on the meta device."""
+        return [_real(self.shape, sizes) for _ in range(sum(int(sizes[b]) for b in self.blocks))]
+
+
+@dataclass(frozen=True, slots=True)
 class Pair:
     """Two tensors of one shape: the cosines and the sines of a rotary table."""
 
@@ -103,7 +174,45 @@ class PerPicture:
         return [_real(self.shape, sizes) for _ in range(sizes["batch"])]
 
 
-Argument = Shape | Ids | GridSizes | Mask | Classes | Pair | PerPicture | dict[str, Shape]
+Argument = (
+    Shape
+    | Ids
+    | GridSizes
+    | Mask
+    | Classes
+    | Range
+    | Ranges
+    | Rotations
+    | Pair
+    | PerPicture
+    | PerBlock
+    | dict[str, Shape]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """How one class of denoisers is called.
+
+    Attributes:
+        arguments: Every argument of a text-to-image call, by name.
+        patch: Latents along a side of a token, outside of a UNet.
+        only_if: Arguments that depend on an entry of the configuration being true.
+        text_tokens: Length of the text where nothing says another.
+        text_tokens_from: Why that length.
+        text_parts: Entries of the configuration that add up to the only length that texts have;
+            empty where texts have any length.
+        pixels_per_latent: Pixels along a side of a latent where nothing says another: that of all
+            published models of the class.
+    """
+
+    arguments: dict[str, Argument]
+    patch: int = 2
+    only_if: dict[str, str] = field(default_factory=dict[str, str])
+    text_tokens: int = 77
+    text_tokens_from: str = "CLIP's length, to which the pipeline pads"
+    text_parts: tuple[str, ...] = ()
+    pixels_per_latent: int = 8
 
 
 def make(argument: Argument, sizes: Sizes) -> Any:  # noqa: ANN401 - arguments of any kind

@@ -2,36 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
-from retom.errors import UnsupportedModelError
-from retom.explanation.arguments import Argument, Classes, GridSizes, Ids, Mask, Pair, PerPicture
-
-
-@dataclass(frozen=True, slots=True)
-class Inputs:
-    """How one class of denoisers is called.
-
-    Attributes:
-        arguments: Every argument of a text-to-image call, by name.
-        patch: Latents along a side of a token, outside of a UNet.
-        only_if: Arguments that depend on an entry of the configuration being true.
-        text_tokens: Length of the text where nothing says another.
-        text_tokens_from: Why that length.
-        text_parts: Entries of the configuration that add up to the only length that texts have;
-            empty where texts have any length.
-        pixels_per_latent: Pixels along a side of a latent where nothing says another: that of all
-            published models of the class.
-    """
-
-    arguments: dict[str, Argument]
-    patch: int = 2
-    only_if: dict[str, str] = field(default_factory=dict[str, str])
-    text_tokens: int = 77
-    text_tokens_from: str = "CLIP's length, to which the pipeline pads"
-    text_parts: tuple[str, ...] = ()
-    pixels_per_latent: int = 8
-
+from retom.explanation.arguments import (
+    Argument,
+    Classes,
+    GridSizes,
+    Ids,
+    Inputs,
+    Mask,
+    Pair,
+    PerBlock,
+    PerPicture,
+    Range,
+    Ranges,
+    Rotations,
+)
 
 _PADDED = "the default max_sequence_length of the pipeline, to which it pads"
 _CHOSEN = "our choice: the pipeline does not pad the prompt"
@@ -163,6 +147,34 @@ FAMILIES: dict[str, Inputs] = {
     "QwenImageTransformer2DModel": Inputs(
         {**_PACKED, "img_shapes": GridSizes()}, text_tokens=128, text_tokens_from=_CHOSEN
     ),
+    "BriaTransformer2DModel": Inputs(
+        {**_PACKED_WITH_IDS, "guidance": ("batch",)},
+        patch=1,
+        only_if={"guidance": "guidance_embeds"},
+        text_tokens=128,
+        text_tokens_from=_PADDED,
+        pixels_per_latent=16,
+    ),
+    "BriaFiboTransformer2DModel": Inputs(
+        {
+            **_PACKED_WITH_IDS,
+            "text_encoder_layers": PerBlock(
+                ("batch", "text", "text_encoder_dim"), ("num_layers", "num_single_layers")
+            ),
+            "guidance": ("batch",),
+            "joint_attention_kwargs": {"attention_mask": ("batch", 1, "sequence", "sequence")},
+        },
+        patch=1,
+        only_if={"guidance": "guidance_embeds"},
+        text_tokens=1024,
+        text_tokens_from="our choice: prompts are long, and the pipeline does not pad one alone",
+        pixels_per_latent=16,
+    ),
+    "NucleusMoEImageTransformer2DModel": Inputs(
+        {**_PACKED, "img_shapes": GridSizes(listed=False)},
+        text_tokens=128,
+        text_tokens_from=_CHOSEN,
+    ),
     "Krea2Transformer2DModel": Inputs(
         {
             "hidden_states": ("batch", "tokens", "in_channels"),
@@ -174,6 +186,84 @@ FAMILIES: dict[str, Inputs] = {
         text_tokens=512,
         text_tokens_from=_PADDED,
     ),
+    "HunyuanImageTransformer2DModel": Inputs(
+        {
+            "hidden_states": _FEATURE_MAP,
+            "timestep": ("batch",),
+            "timestep_r": ("batch",),
+            "encoder_hidden_states": ("batch", "text", "text_embed_dim"),
+            "encoder_attention_mask": Mask(("batch", "text")),
+            "guidance": ("batch",),
+        },
+        patch=1,
+        only_if={"guidance": "guidance_embeds", "timestep_r": "use_meanflow"},
+        text_tokens=128,
+        text_tokens_from="our choice: the model drops the padding; glyphs' own text is left out",
+        pixels_per_latent=32,
+    ),
+    "HiDreamImageTransformer2DModel": Inputs(
+        {
+            "hidden_states": _FEATURE_MAP,
+            "timesteps": ("batch",),
+            "encoder_hidden_states_t5": ("batch", "text", "caption_channels.0"),
+            "encoder_hidden_states_llama3": (
+                "llama_layers.len",
+                "batch",
+                "text",
+                "caption_channels.1",
+            ),
+            "pooled_embeds": ("batch", "text_emb_dim"),
+        },
+        text_tokens=128,
+        text_tokens_from=f"{_PADDED} each of two texts",
+    ),
+    "Kandinsky5Transformer3DModel": Inputs(
+        {
+            "hidden_states": ("batch", 1, "height", "width", "in_visual_dim"),
+            "encoder_hidden_states": ("batch", "text", "in_text_dim"),
+            "timestep": ("batch",),
+            "pooled_projections": ("batch", "in_text_dim2"),
+            "visual_rope_pos": Ranges((1, "rows", "columns")),
+            "text_rope_pos": Range("text"),
+        },
+        text_tokens=128,
+        text_tokens_from=_CHOSEN,
+    ),
+    "PRXTransformer2DModel": Inputs(
+        {
+            "hidden_states": _FEATURE_MAP,
+            "timestep": ("batch",),
+            "encoder_hidden_states": ("batch", "text", "context_in_dim"),
+            "attention_mask": Mask(("batch", "text")),
+        },
+        text_tokens=256,
+        text_tokens_from="the tokenizer's length in the published pipelines, to which they pad",
+    ),
+    "GlmImageTransformer2DModel": Inputs(
+        {
+            "hidden_states": _FEATURE_MAP,
+            "encoder_hidden_states": ("batch", "text", "text_embed_dim"),
+            "prior_token_id": Classes(("batch", "tokens")),
+            "prior_token_drop": Mask(("batch", "tokens")),
+            "timestep": ("batch",),
+            "target_size": ("batch", 2),
+            "crop_coords": ("batch", 2),
+        },
+        text_tokens=128,
+        text_tokens_from=_CHOSEN,
+    ),
+    "LuminaNextDiT2DModel": Inputs(
+        {
+            "hidden_states": _FEATURE_MAP,
+            "timestep": ("batch",),
+            "encoder_hidden_states": ("batch", "text", "cross_attention_dim"),
+            "encoder_mask": Mask(("batch", "text")),
+            "image_rotary_emb": Rotations(384, ("hidden_size", "num_attention_heads")),
+            "cross_attention_kwargs": {},
+        },
+        text_tokens=256,
+        text_tokens_from="the default max_sequence_length of the pipeline",
+    ),
     "Lumina2Transformer2DModel": Inputs(
         {
             "hidden_states": _FEATURE_MAP,
@@ -182,8 +272,7 @@ FAMILIES: dict[str, Inputs] = {
             "encoder_attention_mask": Mask(("batch", "text")),
         },
         text_tokens=256,
-        text_tokens_from="the default max_sequence_length of the pipeline; a shorter prompt costs "
-        "less, as the model drops the padding",
+        text_tokens_from=f"{_PADDED}; a shorter prompt costs less: the model drops the padding",
     ),
     "ZImageTransformer2DModel": Inputs(
         {
@@ -195,19 +284,4 @@ FAMILIES: dict[str, Inputs] = {
         text_tokens_from=_CHOSEN,
     ),
 }
-"""Rows by class name; :func:`family_of` finds the row of a subclass too."""
-
-
-def family_of(denoiser: object) -> Inputs:
-    """The row of a denoiser's class.
-
-    Raises:
-        UnsupportedModelError: There is none.
-    """
-    for cls in type(denoiser).__mro__:
-        if cls.__name__ in FAMILIES:
-            return FAMILIES[cls.__name__]
-    raise UnsupportedModelError(
-        f"retom.explain does not know how {type(denoiser).__name__} is called; it knows "
-        f"{', '.join(FAMILIES)}. Pass the arguments of one call for one picture as inputs={{...}}."
-    )
+"""Rows by class name; :func:`~retom.explanation.one_call.family_of` finds those of subclasses."""

@@ -11,9 +11,9 @@ from retom.explanation.arguments import make
 from retom.stand_ins import without_numbers
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
-    from retom.explanation.families import Inputs
+    from retom.explanation.arguments import Inputs
 
 
 def latent_size(family: Inputs, height: int, width: int, pixels_per_latent: int) -> tuple[int, int]:
@@ -65,7 +65,7 @@ def make_inputs(
     }
     if "block_out_channels" in config:
         sizes |= _unet_sizes(config)
-    known = config | sizes
+    known = config | _of_lists(config) | sizes
     return {
         name: make(argument, known)
         for name, argument in family.arguments.items()
@@ -83,6 +83,17 @@ def on_meta(value: Any) -> Any:  # noqa: ANN401 - arguments of any kind
         items = [on_meta(item) for item in cast("list[Any]", value)]
         return items if isinstance(value, list) else tuple(items)
     return value
+
+
+def _of_lists(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What lists of a configuration hold, and how many, by the names that shapes use."""
+    found: dict[str, Any] = {}
+    for name, value in config.items():
+        if isinstance(value, (list, tuple)):
+            items = list(cast("Sequence[Any]", value))
+            found |= {f"{name}.{place}": item for place, item in enumerate(items)}
+            found[f"{name}.len"] = len(items)
+    return found
 
 
 def _unet_sizes(config: Mapping[str, Any]) -> dict[str, Any]:

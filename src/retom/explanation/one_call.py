@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
 
-from retom.errors import ConfigError
-from retom.explanation.families import family_of
+from retom.errors import ConfigError, UnsupportedModelError
+from retom.explanation.families import FAMILIES
 from retom.explanation.inputs import latent_size, make_inputs
 
 if TYPE_CHECKING:
-    from retom.explanation.families import Inputs
+    from retom.explanation.arguments import Inputs
     from retom.explanation.subject import Subject
 
 
@@ -57,6 +57,21 @@ def one_call(
         (height, width),
         text,
         make_inputs(subject.denoiser, family, latent, text[0], batch=batch),
+    )
+
+
+def family_of(denoiser: object) -> Inputs:
+    """The row of a denoiser's class.
+
+    Raises:
+        UnsupportedModelError: There is none.
+    """
+    for cls in type(denoiser).__mro__:
+        if cls.__name__ in FAMILIES:
+            return FAMILIES[cls.__name__]
+    raise UnsupportedModelError(
+        f"retom.explain does not know how {type(denoiser).__name__} is called; it knows "
+        f"{', '.join(FAMILIES)}. Pass the arguments of one call for one picture as inputs={{...}}."
     )
 
 
