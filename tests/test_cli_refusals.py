@@ -156,6 +156,13 @@ def test_help_and_version_are_light():
     assert "retom 0." in done.stdout
 
 
+def test_the_module_is_the_command():
+    words = [sys.executable, "-m", "retom", "generate", "red", "--ratio", "2"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("retom: ratio is the fraction of the tokens")
+
+
 def test_names_too_long_to_ask_for_are_sentences(refused, tmp_path):
     assert "cannot be written: File name too long" in refused(output=tmp_path / f"{'a' * 300}.png")
     assert "cannot be read: File name too long" in refused(model=("--model", "m" * 5000))

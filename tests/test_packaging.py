@@ -41,6 +41,7 @@ LAYERS = [
     {"benchmarking"},
     {"diagnosis", "studio", "tuning"},
     {"cli"},
+    {"__main__"},
 ]
 """From the bottom up: a module imports from its own package or from layers below it."""
 

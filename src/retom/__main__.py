@@ -1,0 +1,5 @@
+"""``python -m retom`` is the command ``retom``."""
+
+from retom.cli import main
+
+raise SystemExit(main())
