@@ -278,6 +278,17 @@ def test_a_class_that_is_not_known_wants_inputs():
         retom.explain(torch.nn.Linear(2, 2))
 
 
+def test_a_configuration_that_does_not_give_a_size_wants_inputs():
+    import diffusers
+
+    model = diffusers.PixArtTransformer2DModel(
+        num_layers=1, num_attention_heads=2, attention_head_dim=8, cross_attention_dim=16,
+        caption_channels=None, sample_size=16,
+    )  # fmt: skip
+    with pytest.raises(UnsupportedModelError, match=r"caption_channels=None.*inputs="):
+        retom.explain(model, height=128, width=128)
+
+
 def test_a_unet_with_inputs_of_its_own_wants_them():
     model = tiny.unet(attention=(True, False), class_embed_type="timestep")
     with pytest.raises(UnsupportedModelError, match=r"class_embed_type='timestep'.*inputs=\{"):

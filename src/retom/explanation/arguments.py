@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from retom.errors import UnsupportedModelError
 from retom.stand_ins import without_numbers
 
 if TYPE_CHECKING:
@@ -216,7 +217,11 @@ class Inputs:
 
 
 def make(argument: Argument, sizes: Sizes) -> Any:  # noqa: ANN401 - arguments of any kind
-    """An argument of a call: on the meta device, positions on the CPU."""
+    """An argument of a call: on the meta device, positions on the CPU.
+
+    Raises:
+        UnsupportedModelError: The configuration does not give one of its sizes.
+    """
     if isinstance(argument, dict):
         return {name: _real(shape, sizes) for name, shape in argument.items()}
     return _real(argument, sizes) if isinstance(argument, tuple) else argument.make(sizes)
@@ -227,4 +232,11 @@ def _real(shape: Shape, sizes: Sizes) -> Tensor:
 
 
 def _dimensions(shape: Shape, sizes: Sizes) -> list[int]:
+    for dim in shape:
+        if isinstance(dim, str) and not isinstance(sizes.get(dim), int):
+            raise UnsupportedModelError(
+                f"The model's configuration has {dim}={sizes.get(dim)!r}, where a number is needed "
+                "to know its inputs. Pass the arguments of one call for one picture as "
+                "inputs={...}."
+            )
     return [dim if isinstance(dim, int) else int(sizes[dim]) for dim in shape]
