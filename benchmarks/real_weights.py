@@ -12,7 +12,7 @@ contender draws the same prompts from the same noise; what counts is the differe
 contenders of one run: numbers of other labs differ by more than the methods do.
 
 Killed and started again it continues. ``--json`` writes the result, stdout ends with a block that
-can be pasted into an issue. ``--rehearse`` runs all of it in minutes on a CPU, with the bundled
+can be pasted into an issue. ``--rehearse`` runs all of it in minutes on a CPU, with a bundled
 model, a few pictures and networks of random weights: its numbers mean nothing, and it says so.
 """
 
@@ -336,7 +336,8 @@ def load(options: argparse.Namespace) -> tuple[Model, Preset]:
     """The pipeline and how to draw with it."""
     preset = PRESETS[options.preset]
     with quiet_libraries():
-        model = load_model(options.model, device=options.device, dtype=options.dtype)
+        name = options.model or "retom-emoji-128"
+        model = load_model(name, device=options.device, dtype=options.dtype)
     if options.rehearse:
         side = (model.default_size or (128, 128))[0]
         return model, Preset(2, model.guidance, side)

@@ -17,8 +17,8 @@ pipe = DiffusionPipeline.from_pretrained(retom_emoji.folder())
 pipe.set_progress_bar_config(disable=True)
 
 # White is kept: the middle quarter of the picture. Any resolution will do, also a PIL picture.
-mask = np.zeros((128, 128), dtype=bool)
-mask[32:96, 32:96] = True
+mask = np.zeros((256, 256), dtype=bool)
+mask[64:192, 64:192] = True
 
 with retom.applied(pipe, ratio=0.5) as handle, viz.record(handle) as recording:
     handle.protect(mask)
@@ -32,7 +32,7 @@ look = recording.look()
 kept = (look.joined == torch.arange(look.grid.num_tokens)).reshape(
     look.grid.height, look.grid.width
 )
-inside = kept[8:24, 8:24].float().mean()
+inside = kept[16:48, 16:48].float().mean()
 print(f"kept: {kept.float().mean():.0%} of all tokens, {inside:.0%} of the protected ones")
 
 output = sys.argv[1] if sys.argv[1:] else "protected.png"

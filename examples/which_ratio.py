@@ -16,14 +16,13 @@ import retom
 from retom.metrics import psnr
 
 PROMPT = "a hamburger, fluent 3d emoji, on a green background"
-SIZE = {"height": 256, "width": 256}  # a 64x64 grid with the bundled model
 
 
 def draw(pipe: DiffusionPipeline) -> tuple[Image.Image, float]:
     """One picture from a fixed seed, and the seconds it took."""
     generator = torch.Generator().manual_seed(0)
     began = time.perf_counter()
-    image = pipe(PROMPT, num_inference_steps=8, generator=generator, **SIZE).images[0]
+    image = pipe(PROMPT, num_inference_steps=8, generator=generator).images[0]
     return image, time.perf_counter() - began
 
 

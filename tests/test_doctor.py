@@ -66,7 +66,9 @@ def test_a_model_that_is_not_there_is_told(monkeypatch, tmp_path):
     assert packages.bundled_model() == "found"
     monkeypatch.setattr(packages, "MODEL", "retom_nowhere")
     assert "pip install ./packages/retom-emoji" in packages.bundled_model()
-    (tmp_path / "retom_hollow.py").write_text(f"def folder(): return {str(tmp_path)!r}\n")
+    (tmp_path / "retom_hollow.py").write_text(
+        f"SIZES = (256,)\ndef folder(size): return {str(tmp_path)!r}\n"
+    )
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(packages, "MODEL", "retom_hollow")
     assert "has no model_index.json" in packages.bundled_model()
@@ -108,7 +110,7 @@ def test_the_command_prints_it(capsys):
     text = capsys.readouterr().out
     assert text.startswith(f"retom {retom.__version__}, Python ")
     assert re.search(r"^cpu.*; attention kernels: .*math", text, re.MULTILINE)
-    assert "bundled model: found" in text
+    assert "bundled models: found" in text
 
 
 def test_the_command_prints_json(capsys):

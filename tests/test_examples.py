@@ -12,7 +12,7 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 PRINTED = {
     "which_ratio.py": ["un-merged", "ratio 0.7", "PSNR"],
     "protect_a_place.py": ["100% of the protected ones", "Saved what merged to protected.png"],
-    "schedule.py": ["retom generate --config schedule.json", "32x32"],
+    "schedule.py": ["retom generate --config schedule.json", "64x64"],
     "your_own_model.py": ["3 blocks, permutation error", "12x8"],
 }
 DRAW = PRINTED.keys() - {"your_own_model.py"}
@@ -71,6 +71,6 @@ def test_the_notebook_runs(tmp_path, monkeypatch, capsys):
     assert len(pictures) == 3
     assert all(picture._repr_png_().startswith(b"\x89PNG") for picture in pictures)
     printed = capsys.readouterr().out
-    assert "call -1: 35% of 32x32 queries went" in printed
+    assert "call -1: 35% of 64x64 queries went" in printed
     assert "ratio 0.7:" in printed
     assert list(tmp_path.iterdir()) == []

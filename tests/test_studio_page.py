@@ -209,7 +209,7 @@ def test_a_missing_extra_is_a_sentence(monkeypatch):
         (("--max-steps", "0"), "at least 1"),
         (("--model", "a/x", "--model", "a/x"), "Two models are called a/x"),
         (("--model", "no/such/folder"), "There is no folder no/such/folder"),
-        (("--max-side", "64"), "retom-emoji draws 128 px by default, beyond the limit of 64"),
+        (("--max-side", "64"), "retom-emoji-256 draws 256 px by default, beyond the limit of 64"),
     ],
 )
 def test_the_command_refuses_with_a_sentence(capsys, more, words):

@@ -2,7 +2,7 @@
 
 None of them is validated on real weights, by which Stable Diffusion's or SDXL's are meant: those
 were not at hand. What was measured on the model that comes along stands beside each; the numbers
-are those of ``benchmarks/results/presets.md`` (bundled model, 32 prompts, 8 steps, guidance 4,
+are those of ``benchmarks/results/presets.md`` (retom-emoji-128, 32 prompts, 8 steps, guidance 4,
 level 0: relative error of the denoiser's output, and PSNR of pictures to the un-merged ones; tomesd
 at ratio 0.5: 0.106 and 22.0 dB).
 """

@@ -1,4 +1,4 @@
-"""Train the bundled emoji text-to-image model from package registries alone.
+"""Train the bundled emoji text-to-image models from package registries alone.
 
 Run from ``packages/retom-emoji`` as ``python -m recipe <stage> --preset cpu --work DIR``.
 The stages are, in order: download, render, autoencoder, text, denoiser, export, samples.

@@ -27,6 +27,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from . import noise, render, sentences, text
 from .ema import Ema
+from .grow import outermost
 from .loop import Loop, move, set_rate
 from .network import build, fitted, grown
 from .optimizers import MatrixOptimizer, Together
@@ -234,6 +235,24 @@ def split(unet: UNet2DConditionModel) -> tuple[list[nn.Parameter], list[nn.Param
     return matrices, others
 
 
+def matrix_optimizers(
+    unet: UNet2DConditionModel, matrices: list[nn.Parameter], phase: Phase, *, grown: bool
+) -> list[MatrixOptimizer]:
+    """Make Muon for the matrices, and another one for those of the level that was added, if any.
+
+    Args:
+        unet: What the matrices are of.
+        matrices: All that Muon trains; may be none.
+        phase: Rates.
+        grown: Whether the phase has a level that the first one has not.
+    """
+    added = {id(weight) for weight in outermost(unet)} if grown and phase.new_rate else set[int]()
+    known = [weight for weight in matrices if id(weight) not in added]
+    new = [weight for weight in matrices if id(weight) in added]
+    rates = ((known, phase.matrix_rate), (new, phase.new_rate))
+    return [MatrixOptimizer(weights, rate) for weights, rate in rates if weights]
+
+
 def train(
     unet: UNet2DConditionModel,
     encoders: Encoders,
@@ -259,7 +278,7 @@ def train(
         groups.append({"params": list(encoders.text.parameters()), "peak": phase.text_rate})
     # no weight decay: with so few steps it does nothing good
     adam = torch.optim.AdamW(groups, betas=(0.9, 0.99), weight_decay=0.0, fused=True)
-    muon = [MatrixOptimizer(matrices, phase.matrix_rate)] if matrices else []
+    muon = matrix_optimizers(unet, matrices, phase, grown=grown(settings, phase) > 0)
     optimizer = Together(adam, *muon)
     ema = Ema(modules, settings.ema)
     device = unet.device

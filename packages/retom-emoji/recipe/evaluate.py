@@ -207,7 +207,7 @@ def run(preset: Preset, options: argparse.Namespace) -> None:
     began = time.monotonic()
     target: Path = options.out or options.work / "evaluation"
     target.mkdir(parents=True, exist_ok=True)
-    model: Path = options.init or export.DEFAULT
+    model: Path = options.init or export.shipped(options.preset)
     study = Study(
         render.load(options.work),
         preset,

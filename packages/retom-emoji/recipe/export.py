@@ -15,7 +15,28 @@ from .preset import Preset
 
 SHARD = 14 * 10**6
 TOTAL = 44 * 10**6
-DEFAULT = Path(__file__).parent.parent / "src" / "retom_emoji" / "model"
+PACKAGE = Path(__file__).parent.parent / "src" / "retom_emoji"
+SHIPPED = {"cpu": "model-128", "cpu-256": "model-256"}
+"""Folders in the package, by the preset that a model was trained with."""
+
+
+def shipped(name: str | None) -> Path:
+    """Return the folder of the model that ships of a preset.
+
+    Args:
+        name: Of the preset; None for the one that stages take by default.
+
+    Raises:
+        ValueError: No model of it ships.
+    """
+    name = name or "cpu"
+    if name not in SHIPPED:
+        msg = (
+            f"no model of preset {name} ships, only of {' and '.join(SHIPPED)}: name a folder with"
+            " --out to export to, or with --init to evaluate"
+        )
+        raise ValueError(msg)
+    return PACKAGE / SHIPPED[name]
 
 
 def _edit(file: Path, *, drop: tuple[str, ...] = (), **values: object) -> None:
@@ -76,7 +97,7 @@ def replace(folder: Path, new: Path) -> None:
 
 def run(preset: Preset, options: argparse.Namespace) -> None:
     """Assemble, halve, check and swap in."""
-    target: Path = options.out or DEFAULT
+    target: Path = options.out or shipped(options.preset)
     encoders = load_encoders(options.work, options.init, torch.device("cpu"))
     pipe = pipeline(encoders, options.work)
     new = target.with_name(f".{target.name}.new")

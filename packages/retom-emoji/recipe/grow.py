@@ -52,12 +52,21 @@ def grow(
         _halve(grown, inner["conv_in.weight"], inner["conv_in.bias"])
         _double(grown, depth)
         blocks: Any = (grown.down_blocks[0], grown.up_blocks[depth])
-        for block in blocks:
+        known: Any = (unet.down_blocks[0], unet.up_blocks[depth - 1])
+        for block, old in zip(blocks, known, strict=True):
             for part in block.resnets:
                 _zero(part.conv2)
+            # attention starts with the weights of the level inside, and with an output of zero
+            block.attentions.load_state_dict(old.attentions.state_dict())
             for part in block.attentions:
                 _zero(part.proj_out)
     return grown
+
+
+def outermost(unet: UNet2DConditionModel) -> list[nn.Parameter]:
+    """Return the weights of the outermost level, which is the one that was added last."""
+    blocks: Any = (unet.down_blocks[0], unet.up_blocks[-1])
+    return [weight for block in blocks for weight in block.parameters()]
 
 
 def _place(name: str) -> str:

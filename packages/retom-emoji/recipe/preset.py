@@ -85,6 +85,8 @@ class Phase:
         rate: Peak learning rate of the UNet.
         matrix_rate: Peak learning rate of its matrices under Muon, whose scale is AdamW's; 0
             leaves them to AdamW with all else.
+        new_rate: The same for the matrices of the level that the phase adds, or added when it ran
+            before: what it gives to the rest starts at zero. 0 for that of the others.
         text_rate: Peak learning rate of the text encoder, 0 to keep it as it is.
         final: Share of the peak rate left at the end.
         minutes: Budget.
@@ -111,6 +113,7 @@ class Phase:
     often: str = ""
     often_share: float = 0.0
     matrix_rate: float = 0.0
+    new_rate: float = 0.0
     levels: int = 0
     warmup: int = 100
     noisy: float = 0.6

@@ -12,7 +12,7 @@ pytest.importorskip("diffusers")
 
 import torch
 
-from recipe import grow, network, noise, preset
+from recipe import denoiser, grow, network, noise, preset
 
 CPU = preset.load("cpu-256")
 SMALL = replace(
@@ -70,6 +70,46 @@ def test_noise_reaches_the_inner_levels_as_strong_as_before() -> None:
     inside = strided(grown.conv_in(pixels))
     before = unet.conv_in(torch.nn.functional.avg_pool2d(pixels, 2) * 2)
     assert inside.std().item() == pytest.approx(before.std().item(), rel=0.05)
+
+
+def test_the_new_level_attends_as_the_one_inside_and_is_not_heard() -> None:
+    unet = untrained()
+    grown = network.fitted(unet, OUTER, PHASES)
+    pairs = [(grown.down_blocks[0], unet.down_blocks[0]), (grown.up_blocks[2], unet.up_blocks[1])]
+    for new, old in pairs:
+        for part, known in zip(new.attentions, old.attentions, strict=True):
+            assert not part.proj_out.weight.any()
+            assert not part.proj_out.bias.any()
+            block, of = part.transformer_blocks[0], known.transformer_blocks[0]
+            assert torch.equal(block.attn1.to_q.weight, of.attn1.to_q.weight)
+            assert torch.equal(block.ff.net[2].weight, of.ff.net[2].weight)
+
+
+def test_what_learns_faster_is_what_was_added() -> None:
+    unet = untrained()
+    inner = set(unet.state_dict())
+    grown = network.fitted(unet, OUTER, PHASES)
+    fast = {id(weight) for weight in grow.outermost(grown)}
+    names = {name for name, weight in grown.named_parameters() if id(weight) in fast}
+    places = {grow._place(name) for name in inner}
+    assert names.isdisjoint(places)
+    left = set(grown.state_dict()) - places - names
+    assert {name.split(".")[0] for name in left} == {"up_blocks"}  # the old level's way to double
+    assert all(".upsamplers." in name for name in left)
+
+
+def test_the_added_level_has_a_rate_of_its_own() -> None:
+    unet = network.fitted(untrained(), OUTER, PHASES)
+    matrices, _ = denoiser.split(unet)
+    phase = replace(OUTER, matrix_rate=1e-3, new_rate=3e-3)
+    known, new = denoiser.matrix_optimizers(unet, matrices, phase, grown=True)
+    (alike,) = denoiser.matrix_optimizers(unet, matrices, phase, grown=False)
+    rates = [one.param_groups[0]["peak"] for one in (known, new, alike)]
+    assert rates == [1e-3, 3e-3, 1e-3]
+    added = {id(weight) for weight in grow.outermost(unet)}
+    count = [len(one.param_groups[0]["params"]) for one in (known, new, alike)]
+    assert count[1] == sum(id(weight) in added for weight in matrices) > 0
+    assert count[0] + count[1] == count[2] == len(matrices)
 
 
 def test_every_new_weight_can_learn() -> None:

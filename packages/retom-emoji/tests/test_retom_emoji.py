@@ -1,4 +1,4 @@
-"""The shipped folder loads and draws; nothing here downloads or trains."""
+"""The shipped folders load and draw; nothing here downloads or trains."""
 
 from __future__ import annotations
 
@@ -12,14 +12,22 @@ import pytest
 import retom_emoji
 
 MEGABYTE = 10**6
-MODEL = retom_emoji.folder()
-pytestmark = pytest.mark.skipif(not MODEL.exists(), reason="no model has been exported yet")
+
+
+@pytest.fixture(scope="module", params=retom_emoji.SIZES)
+def size(request) -> int:
+    return request.param
 
 
 @pytest.fixture(scope="module")
-def pipe() -> Iterator[object]:
+def model(size) -> Path:
+    return retom_emoji.folder(size)
+
+
+@pytest.fixture(scope="module")
+def pipe(model) -> Iterator[object]:
     diffusers = pytest.importorskip("diffusers")
-    pipe = diffusers.DiffusionPipeline.from_pretrained(MODEL)
+    pipe = diffusers.DiffusionPipeline.from_pretrained(model)
     pipe.set_progress_bar_config(disable=True)
     return pipe
 
@@ -33,19 +41,19 @@ def draw(pipe, *, seed: int, steps: int = 2) -> np.ndarray:
     return out.images[0]
 
 
-def test_files_are_small_enough_for_git() -> None:
-    sizes = [file.stat().st_size for file in MODEL.rglob("*") if file.is_file()]
+def test_files_are_small_enough_for_git(model) -> None:
+    sizes = [file.stat().st_size for file in model.rglob("*") if file.is_file()]
     assert max(sizes) <= 14 * MEGABYTE
     assert sum(sizes) <= 44 * MEGABYTE
 
 
-def test_only_data_files_ship() -> None:
-    kinds = {file.suffix for file in MODEL.rglob("*") if file.is_file()}
+def test_only_data_files_ship(model) -> None:
+    kinds = {file.suffix for file in model.rglob("*") if file.is_file()}
     assert kinds <= {".json", ".safetensors", ".txt"}
 
 
-def test_folder_names_only_stock_classes() -> None:
-    index = json.loads((MODEL / "model_index.json").read_text("utf-8"))
+def test_folder_names_only_stock_classes(model) -> None:
+    index = json.loads((model / "model_index.json").read_text("utf-8"))
     libraries = {value[0] for value in index.values() if isinstance(value, list)}
     assert libraries <= {"diffusers", "transformers", None}
 
@@ -57,16 +65,17 @@ def test_loads_as_float32_without_arguments(pipe) -> None:
     assert dtypes == {torch.float32}
 
 
-def test_draws_at_the_default_size(pipe) -> None:
-    edge = pipe.unet.config.sample_size * pipe.vae_scale_factor
+def test_draws_at_the_default_size(pipe, size) -> None:
+    assert pipe.unet.config.sample_size * pipe.vae_scale_factor == size
     picture = draw(pipe, seed=0)
-    assert picture.shape == (edge, edge, 3)
+    assert picture.shape == (size, size, 3)
     assert np.isfinite(picture).all()
     assert picture.std() > 0.02, "the picture is blank"
 
 
-def test_default_grid_has_tokens_worth_merging(pipe) -> None:
-    assert pipe.unet.config.sample_size >= 32
+def test_the_default_model_has_tokens_worth_merging() -> None:
+    config = json.loads((retom_emoji.folder() / "unet" / "config.json").read_text("utf-8"))
+    assert config["sample_size"] >= 64
 
 
 def test_same_seed_gives_the_same_picture(pipe) -> None:
@@ -111,5 +120,17 @@ def test_the_alignment_head_is_small_and_says_what_it_is_worth() -> None:
     assert head.held_out.top5 > 2 * 5 / head.held_out.num_texts  # chance is half of it
 
 
-def test_folder_is_a_path() -> None:
-    assert isinstance(MODEL, Path)
+def test_both_models_know_the_same_concepts() -> None:
+    first, *others = (
+        (retom_emoji.folder(s) / "prompts.json").read_bytes() for s in retom_emoji.SIZES
+    )
+    assert all(other == first for other in others)
+
+
+def test_the_default_model_is_the_first_size() -> None:
+    assert retom_emoji.folder() == retom_emoji.folder(retom_emoji.SIZES[0])
+
+
+def test_an_unknown_size_is_an_error() -> None:
+    with pytest.raises(ValueError, match="256, 128, not 512"):
+        retom_emoji.folder(512)  # type: ignore[arg-type]

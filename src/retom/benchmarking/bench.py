@@ -35,9 +35,9 @@ def bench(
     """Time ways of merging on one model, interleaved round by round.
 
     Args:
-        model: None for the bundled model, a diffusers folder or hub id, the name of a shipped
-            configuration (:func:`retom.explanation.known_models`), which gets random weights, or a
-            pipeline without merging applied.
+        model: None for the bundled model or the name of one, a diffusers folder or hub id, the name
+            of a shipped configuration (:func:`retom.explanation.known_models`), which gets random
+            weights, or a pipeline without merging applied.
         settings: What is measured.
         device: ``auto`` for the accelerator if there is one, else the CPU; a pipeline stays where
             it is.

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 
 from retom.benchmarking.memory import available_bytes
+from retom.drawing.bundled import BUNDLED
 from retom.drawing.loading import as_model, device_named, dtype_named, load_model
 from retom.errors import ConfigError, ModelError
 from retom.explanation.known import known_models
@@ -68,9 +69,9 @@ def subject_named(target: object, *, device: str = "auto", dtype: str = "auto") 
     """A model by what the user calls it.
 
     Args:
-        target: None for the bundled model, a diffusers folder or hub id (``owner/name``), the name
-            of a shipped configuration such as ``flux-dev``, which gets random weights, or a
-            pipeline, which runs where it is.
+        target: None for the bundled model or the name of one, a diffusers folder or hub id
+            (``owner/name``), the name of a shipped configuration such as ``flux-dev``, which gets
+            random weights, or a pipeline, which runs where it is.
         device: As in :func:`~retom.drawing.loading.load_model`.
         dtype: The same.
 
@@ -81,12 +82,13 @@ def subject_named(target: object, *, device: str = "auto", dtype: str = "auto") 
     """
     if target is not None and not isinstance(target, str):
         return _of_model(as_model(target))
-    if target is None or Path(target).exists() or "/" in target:
+    if target is None or target in BUNDLED or Path(target).exists() or "/" in target:
         return _of_model(load_model(target, device=device, dtype=dtype))
     if target not in known_models():
         raise ModelError(
             f"There is no folder {target}, and no configuration of that name is shipped; those "
-            f"are {', '.join(known_models())}. A hub id is written owner/name."
+            f"are {', '.join(known_models())}. Models that come along are {' and '.join(BUNDLED)}; "
+            "a hub id is written owner/name."
         )
     place = device_named(device)
     precision = dtype_named(dtype, place)

@@ -140,7 +140,7 @@ def _parser() -> argparse.ArgumentParser:
         commands.add_parser(
             "doctor",
             help="what is installed, and whether merging will pay on this machine",
-            description="Versions, devices, attention kernels, extras and the bundled model; and "
+            description="Versions, devices, attention kernels, extras and the bundled models; and "
             "one layer timed un-merged and merged, in a few seconds. Needs torch alone.",
         )
     )

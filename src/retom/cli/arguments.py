@@ -150,8 +150,8 @@ def add_model(group: argparse._ArgumentGroup, *, several: bool = False) -> None:
         "--model",
         metavar="MODEL",
         action="append" if several else "store",
-        help="a diffusers folder or hub id; the bundled model if not given"
-        + ("; once for each model to choose from" if several else ""),
+        help="a diffusers folder or hub id, or a bundled model: retom-emoji-256, which is the "
+        "default, or retom-emoji-128" + ("; once for each model to choose from" if several else ""),
     )
     group.add_argument(
         "--device",

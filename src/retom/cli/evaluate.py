@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from retom.cli import arguments
 from retom.cli.running import require, threads
 from retom.cli.sweeps import add_folder, add_sweep
 from retom.config import Config
+from retom.drawing.bundled import BUNDLED, DEFAULT, bundled_folder, bundled_head
 from retom.errors import ConfigError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -144,11 +144,8 @@ def _instruments(options: argparse.Namespace, model: Model) -> Instruments:
 
 def own_head(model: str | None) -> Path | None:
     """The alignment head that a model brings; None where it brings none."""
-    if model is None:
-        bundled: Any = import_module("retom_emoji")
-        head: Path = bundled.alignment_head()
-    else:
-        head = Path(model) / HEAD
+    name = model or DEFAULT
+    head = bundled_head() if name in BUNDLED else Path(name) / HEAD
     return head if head.is_file() else None
 
 
@@ -168,10 +165,10 @@ def _configs(paths: list[Path]) -> dict[str, Config]:
 
 def folder_of(model: str | None) -> Path | None:
     """Where the model lies; None for a model from a hub."""
-    if model is None:
-        bundled: Any = import_module("retom_emoji")
-        return bundled.folder()
-    return Path(model) if Path(model).is_dir() else None
+    name = model or DEFAULT
+    if name in BUNDLED:
+        return bundled_folder(name)
+    return Path(name) if Path(name).is_dir() else None
 
 
 def _add_contenders(group: argparse._ArgumentGroup) -> None:

@@ -30,7 +30,8 @@ def set_up(parser: argparse.ArgumentParser) -> None:
     model.add_argument(
         "model",
         metavar="MODEL",
-        help="a name such as flux-dev (an unknown one lists all), or a diffusers folder",
+        help="a name such as flux-dev (an unknown one lists all), a bundled model such as "
+        "retom-emoji-256, or a diffusers folder",
     )
     model.add_argument(
         "--size",
@@ -64,14 +65,16 @@ def run(options: argparse.Namespace) -> None:
     config = merging.config_of(options)
     require("explain", _EXTRA, "cli")
 
+    from retom.drawing.bundled import BUNDLED, bundled_folder
     from retom.drawing.loading import quiet_libraries
     from retom.explanation import explain
 
+    name = options.model
     size = options.size or (None, None)
     balance = {} if options.balance is None else {"balance": options.balance}
     with quiet_libraries():
         explanation = explain(
-            options.model,
+            str(bundled_folder(name)) if name in BUNDLED else name,
             config,
             height=options.height or size[0],
             width=options.width or size[1],

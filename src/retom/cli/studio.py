@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from retom.cli import arguments
 from retom.cli.arguments import whole_number
 from retom.cli.running import require, threads
+from retom.drawing.bundled import DEFAULT
 from retom.errors import ConfigError
 from retom.studio import PACKAGES, Limits, serve
 
@@ -95,6 +96,6 @@ def run(options: argparse.Namespace) -> None:
 def _shown_name(source: str | None) -> str:
     """What visitors see of a model: no folder above it, and of a hub id everything."""
     if source is None:
-        return "retom-emoji"
+        return DEFAULT
     path = Path(source)
     return path.resolve().name if path.is_dir() or path.is_absolute() else source

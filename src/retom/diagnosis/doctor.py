@@ -30,7 +30,7 @@ class Diagnosis:
         versions: Of the packages that matter, None for those that are not installed.
         devices: The CPU and each kind of accelerator.
         extras: Those of this installation; None where retom is not installed as a package.
-        bundled_model: ``found``, or what to do about it.
+        bundled_model: Of both, ``found``, or what to do about it.
         paying: The measurement; None where none was asked.
     """
 
@@ -67,7 +67,7 @@ class Diagnosis:
             lines.append("extras: retom is not installed as a package; pip install it to see them")
         else:
             lines += [_extra_line(extra) for extra in self.extras]
-        lines.append(f"bundled model: {self.bundled_model}")
+        lines.append(f"bundled models: {self.bundled_model}")
         if self.paying is not None:
             lines += ["", *_paying_lines(self.paying)]
         return "\n".join(lines)

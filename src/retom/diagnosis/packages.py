@@ -73,13 +73,15 @@ def extras_of(required: list[str]) -> list[Extra]:
 
 
 def bundled_model() -> str:
-    """Where the small model is, or what to do about it, as a sentence."""
+    """Whether the bundled models are there, or what to do about it, as a sentence."""
     if importlib.util.find_spec(MODEL) is None:
         return (
             "not installed: run `pip install ./packages/retom-emoji` in a checkout of retom; "
             "commands without --model need it"
         )
-    folder = Path(str(cast("Any", import_module(MODEL)).folder()))
-    if not (folder / "model_index.json").is_file():
-        return f"installed, but {folder} has no model_index.json: install it again"
+    package = cast("Any", import_module(MODEL))
+    for size in package.SIZES:
+        folder = Path(str(package.folder(size)))
+        if not (folder / "model_index.json").is_file():
+            return f"installed, but {folder} has no model_index.json: install it again"
     return "found"

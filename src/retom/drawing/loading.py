@@ -1,4 +1,4 @@
-"""Load a diffusers text-to-image pipeline: from a folder, from the hub, or the bundled one.
+"""Load a diffusers text-to-image pipeline: from a folder, from the hub, or a bundled one.
 
 Imports diffusers, so only what draws pictures imports this file.
 """
@@ -16,6 +16,13 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
+from retom.drawing.bundled import (
+    BUNDLED,
+    BUNDLED_GUIDANCE,
+    BUNDLED_STEPS,
+    DEFAULT,
+    bundled_folder,
+)
 from retom.drawing.pretrained import pretrained, reason_of, source_of
 from retom.errors import ConfigError, ModelError
 from retom.models import find_denoiser
@@ -26,10 +33,6 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
 
 DTYPES = ("float32", "float16", "bfloat16")
-BUNDLED = "retom-emoji"
-# What the bundled model's samples were drawn with; other models bring defaults of their own.
-BUNDLED_STEPS = 20
-BUNDLED_GUIDANCE = 4.0
 
 _NEEDED = {
     "prompt",
@@ -39,7 +42,7 @@ _NEEDED = {
     "guidance_scale",
     "generator",
 }
-_STEPS = "callback_on_step_end"
+_ON_STEP = "callback_on_step_end"
 _UNWANTED = {"image", "video", "num_frames"}
 _WITHOUT_IMAGE = {
     "BriaFibo2Pipeline",
@@ -56,7 +59,7 @@ class Model:
     """A pipeline, ready to draw.
 
     Attributes:
-        name: As the user gave it; ``retom-emoji`` for the bundled one.
+        name: As the user gave it; ``retom-emoji-256`` if nothing was given.
         pipe: A diffusers pipeline, on ``device``.
         device: Where it runs.
         dtype: What it computes in.
@@ -115,7 +118,8 @@ def load_model(name: str | None = None, *, device: str = "auto", dtype: str = "a
     """Load a text-to-image pipeline.
 
     Args:
-        name: A diffusers folder or hub id; None for the bundled model.
+        name: One of :data:`~retom.drawing.bundled.BUNDLED`, before a folder of that name (write
+            ``./`` before it), or a diffusers folder or hub id; None for the first bundled one.
         device: ``auto`` for the accelerator if there is one, else the CPU; or a torch device.
         dtype: ``auto`` for float16 on CUDA and float32 elsewhere; or one of :data:`DTYPES`.
 
@@ -125,13 +129,14 @@ def load_model(name: str | None = None, *, device: str = "auto", dtype: str = "a
     """
     place = device_named(device)
     precision = dtype_named(dtype, place)
-    source = _bundled_folder() if name is None else source_of(name)
+    name = DEFAULT if name is None else name
+    bundled = name in BUNDLED
+    source = str(bundled_folder(name)) if bundled else source_of(name)
     pipe = pretrained(source, precision, place)
     parameters = _parameters(pipe, f"{source} holds a {type(pipe).__name__}, which")
     pipe.set_progress_bar_config(disable=True)  # callers show steps in their own way
-    bundled = name is None
     return Model(
-        name=BUNDLED if name is None else name,
+        name=name,
         pipe=pipe,
         device=place,
         dtype=precision,
@@ -176,9 +181,9 @@ def _parameters(pipe: object, whose: str) -> Mapping[str, inspect.Parameter]:
             f"{whose} does not draw a picture from a prompt alone; a text-to-image pipeline of "
             "diffusers is needed."
         )
-    if _STEPS not in parameters:
+    if _ON_STEP not in parameters:
         raise ModelError(
-            f"{whose} has no {_STEPS}: it does not tell when a step ends, which retom's commands "
+            f"{whose} has no {_ON_STEP}: it does not tell when a step ends, which retom's commands "
             "follow. In Python, retom.apply(pipe) merges in it all the same."
         )
     return parameters
@@ -207,17 +212,6 @@ def quiet_libraries() -> Generator[None]:
             logger.set_verbosity(verbosity)
             if bars:
                 logger.enable_progress_bar()
-
-
-def _bundled_folder() -> str:
-    try:
-        bundled = cast("Any", import_module("retom_emoji"))
-    except ModuleNotFoundError as error:
-        raise ModelError(
-            "The bundled model is not installed: run `pip install ./packages/retom-emoji` in a "
-            "checkout of retom, or name a diffusers folder or hub id with --model."
-        ) from error
-    return str(bundled.folder())
 
 
 def device_named(name: str) -> torch.device:

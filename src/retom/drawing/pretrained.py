@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
+from retom.drawing.bundled import BUNDLED
 from retom.errors import ModelError, first_line
 
 if TYPE_CHECKING:
@@ -93,7 +94,8 @@ def pretrained(source: str, dtype: torch.dtype, place: torch.device) -> Diffusio
             ) from error
         raise ModelError(
             f"There is no folder {source}, and the Hugging Face hub gives no diffusers pipeline of "
-            "that name: check the name and the connection."
+            "that name: check the name and the connection. Models that come along are "
+            f"{' and '.join(BUNDLED)}."
         ) from error
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
@@ -131,7 +131,7 @@ class Rotations:
 
     def make(self, sizes: Sizes) -> Tensor:
         """The table, on the meta device."""
-        width, heads = (int(sizes[name]) for name in self.channels)
+        width, heads = _dimensions(self.channels, sizes)
         shape = (self.side, self.side, width // heads // 2)
         return torch.empty(shape, dtype=torch.complex64, device="meta")
 
@@ -150,7 +150,7 @@ class PerBlock:
 
     def make(self, sizes: Sizes) -> list[Tensor]:
         """The list, on the meta device."""
-        return [_real(self.shape, sizes) for _ in range(sum(int(sizes[b]) for b in self.blocks))]
+        return [_real(self.shape, sizes) for _ in range(sum(_dimensions(self.blocks, sizes)))]
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,8 +203,10 @@ class Inputs:
         text_tokens_from: Why that length.
         text_parts: Entries of the configuration that add up to the only length that texts have;
             empty where texts have any length.
-        pixels_per_latent: Pixels along a side of a latent where nothing says another: that of all
+        pixels_per_latent: Pixels along a side of a latent where nothing says another: that of the
             published models of the class.
+        packs: Whether the latents are packed before the call: ``pixels_per_latent`` is then that of
+            packed ones, whatever the autoencoder's is.
     """
 
     arguments: dict[str, Argument]
@@ -214,6 +216,7 @@ class Inputs:
     text_tokens_from: str = "CLIP's length, to which the pipeline pads"
     text_parts: tuple[str, ...] = ()
     pixels_per_latent: int = 8
+    packs: bool = False
 
 
 def make(argument: Argument, sizes: Sizes) -> Any:  # noqa: ANN401 - arguments of any kind
@@ -232,11 +235,13 @@ def _real(shape: Shape, sizes: Sizes) -> Tensor:
 
 
 def _dimensions(shape: Shape, sizes: Sizes) -> list[int]:
-    for dim in shape:
-        if isinstance(dim, str) and not isinstance(sizes.get(dim), int):
+    found = [sizes.get(dim) if isinstance(dim, str) else dim for dim in shape]
+    for dim, value in zip(shape, found, strict=True):
+        if not isinstance(value, int):
+            entry = str(dim).split(".")[0]
             raise UnsupportedModelError(
-                f"The model's configuration has {dim}={sizes.get(dim)!r}, where a number is needed "
-                "to know its inputs. Pass the arguments of one call for one picture as "
+                f"The model's configuration has {entry}={sizes.get(entry)!r}, which does not give "
+                "the shape of its inputs. Pass the arguments of one call for one picture as "
                 "inputs={...}."
             )
-    return [dim if isinstance(dim, int) else int(sizes[dim]) for dim in shape]
+    return cast("list[int]", found)

@@ -154,6 +154,7 @@ FAMILIES: dict[str, Inputs] = {
         text_tokens=128,
         text_tokens_from=_PADDED,
         pixels_per_latent=16,
+        packs=True,
     ),
     "BriaFiboTransformer2DModel": Inputs(
         {
@@ -261,8 +262,8 @@ FAMILIES: dict[str, Inputs] = {
             "image_rotary_emb": Rotations(384, ("hidden_size", "num_attention_heads")),
             "cross_attention_kwargs": {},
         },
-        text_tokens=256,
-        text_tokens_from="the default max_sequence_length of the pipeline",
+        text_tokens=128,
+        text_tokens_from=_CHOSEN,
     ),
     "Lumina2Transformer2DModel": Inputs(
         {

@@ -128,7 +128,9 @@ def _read(file: Path) -> dict[str, Any]:
 def _pixels_per_latent(folder: Path) -> int | None:
     """Two for each halving of the autoencoder; None where its configuration lists no stages."""
     file = folder / "vae" / "config.json"
-    stages = _read(file).get("block_out_channels") if file.is_file() else None
+    config = _read(file) if file.is_file() else {}
+    # AutoencoderTiny and AutoencoderDC list those of the encoder apart
+    stages = config.get("block_out_channels", config.get("encoder_block_out_channels"))
     return 2 ** (len(stages) - 1) if isinstance(stages, list) else None  # pyright: ignore[reportUnknownArgumentType]
 
 

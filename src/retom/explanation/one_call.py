@@ -50,7 +50,8 @@ def one_call(
         raise ConfigError(
             f"height and width are whole numbers of pixels; {height!r} and {width!r} were given."
         )
-    stride = subject.pixels_per_latent or family.pixels_per_latent
+    known = None if family.packs else subject.pixels_per_latent
+    stride = known or family.pixels_per_latent
     text = _text(subject, family, text_tokens)
     latent = latent_size(family, height, width, stride)
     return (

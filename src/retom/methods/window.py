@@ -22,7 +22,7 @@ def window_for(ratio: float, grid: Grid, *, alternate: bool = False) -> tuple[in
     """(height, width) of the smallest windows in which a ratio leaves a choice.
 
     A window has to keep one token, so that near ratio 1 - 1/m windows of m tokens collapse whole,
-    be their tokens alike or not. Measured on the bundled model
+    be their tokens alike or not. Measured on retom-emoji-128
     (``benchmarks/results/high_ratios.md``) windows should keep 1.5 tokens on average, or more. From
     2x2 they double in height, then in width, until they do, or are the whole grid.
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from retom.config import SCOPES
+from retom.drawing.bundled import BUNDLED
 from retom.drawing.generation import size_step
-from retom.drawing.loading import BUNDLED
 from retom.methods import METHODS
 from retom.presets import PRESETS
 from retom.studio.abilities import takes_negative_prompt
@@ -31,7 +31,7 @@ EXAMPLES = (
     "a red apple, fluent 3d emoji, on a blue background",
     "a mushroom, fluent 3d emoji, on a green background",
 )
-"""Prompts that the bundled model was trained for."""
+"""Prompts that the bundled models were trained for."""
 
 _MOST_RATIO = 0.9
 """More leaves nothing to look at."""
@@ -41,7 +41,7 @@ _RANDOM_SEED = "() => Math.floor(Math.random() * 2 ** 32)"
 def add_prompt(studio: Studio) -> Fields:
     """The prompt and, where there is a choice, the model."""
     name, model = next(iter(studio.models.items()))
-    bundled = model.name == BUNDLED
+    bundled = model.name in BUNDLED
     prompt = gr.Textbox(
         label="Prompt",
         value=EXAMPLES[0] if bundled else "",

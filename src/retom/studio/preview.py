@@ -1,8 +1,8 @@
 """How a picture looks while it is drawn: an estimate of the end, decoded small.
 
 What it costs: one call of the model's own autoencoder on latents shrunk to at most 32x32, every few
-steps. For the bundled model that is a decoding like the last one; for Stable Diffusion about a
-quarter of the last one at 512x512. Drawing waits for it, and the clock stops meanwhile, so it makes
+steps. For the bundled model, and for Stable Diffusion at 512x512, that is about a quarter of the
+last one. Drawing waits for it, and the clock stops meanwhile, so it makes
 a visitor wait longer and is no part of the times that are shown.
 """
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from retom.config import Config
-from retom.drawing.loading import BUNDLED
+from retom.drawing.bundled import BUNDLED
 
 if TYPE_CHECKING:
     from retom.drawing.generation import Settings
@@ -22,10 +22,10 @@ def as_json(config: Config) -> str:
 
 def as_python(model: Model, settings: Settings, config: Config) -> str:
     """A script that draws the merged picture; folders are named without what is above them."""
-    bundled = model.name == BUNDLED
+    size = BUNDLED.get(model.name)
     name = model.name if not Path(model.name).is_absolute() else Path(model.name).name
-    source = "retom_emoji.folder()" if bundled else repr(name)
-    first = "import retom_emoji\n" if bundled else ""
+    source = repr(name) if size is None else f"retom_emoji.folder({size})"
+    first = "" if size is None else "import retom_emoji\n"
     dtype = "" if str(model.dtype) == "torch.float32" else f", torch_dtype={model.dtype}"
     place = "" if model.device.type == "cpu" else f".to({model.device.type!r})"
     more = (
