@@ -24,7 +24,7 @@ def folder(size: Literal[256, 128] = 256) -> Path:
 
     Args:
         size: Edge in pixels of the pictures that it draws by default. The smaller model draws a
-            picture about six times as fast; its grid of 32 x 32 tokens is too small for merging to
+            picture in a third of the time; its grid of 32 x 32 tokens is too small for merging to
             save time.
 
     Raises:
