@@ -424,7 +424,7 @@ def test_refusals(options, words):
 
 
 def test_an_unknown_name_lists_what_is_shipped():
-    with pytest.raises(retom.ModelError, match=r"flux-dev.*A hub id is written owner/name"):
+    with pytest.raises(retom.ModelError, match=r"flux-dev.*a hub id is written owner/name"):
         bench("flux-9")
 
 
