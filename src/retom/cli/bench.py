@@ -216,7 +216,7 @@ def _add_how(group: argparse._ArgumentGroup) -> None:
     number = arguments.whole_number
     group.add_argument(
         "--quick", action="store_true",
-        help="three minutes on two cores: fewer methods, 7 rounds, 256x256 px; other options hold",
+        help="within three minutes: fewer methods, 7 rounds, 256x256 px; other options hold",
     )  # fmt: skip
     group.add_argument(
         "--rounds", type=number(2), metavar="N",
