@@ -131,6 +131,17 @@ def test_the_default_model_is_the_first_size() -> None:
     assert retom_emoji.folder() == retom_emoji.folder(retom_emoji.SIZES[0])
 
 
+def test_a_preset_is_exported_to_the_model_that_ships_of_it() -> None:
+    pytest.importorskip("torch")
+    pytest.importorskip("diffusers")
+    from recipe import export
+
+    assert export.shipped(None) == export.shipped("cpu") == retom_emoji.folder(128)
+    assert export.shipped("cpu-256") == retom_emoji.folder(256)
+    with pytest.raises(ValueError, match=r"no model of preset gpu ships.*--out"):
+        export.shipped("gpu")
+
+
 def test_an_unknown_size_is_an_error() -> None:
     with pytest.raises(ValueError, match="256, 128, not 512"):
         retom_emoji.folder(512)  # type: ignore[arg-type]
