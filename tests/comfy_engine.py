@@ -120,6 +120,23 @@ FLUX = {
     "theta": 10000,
     "qkv_bias": True,
     "guidance_embed": True,
+    "txt_ids_dims": [],
+}
+FLUX2 = {
+    **FLUX,
+    "image_model": "flux2",
+    "in_channels": 128,
+    "out_channels": 128,
+    "patch_size": 1,
+    "vec_in_dim": None,
+    "axes_dim": [8, 8, 8, 8],
+    "theta": 2000,
+    "qkv_bias": False,
+    "global_modulation": True,
+    "mlp_silu_act": True,
+    "ops_bias": False,
+    "default_ref_method": "index",
+    "txt_ids_dims": [3],
 }
 QWEN = {
     "image_model": "qwen_image",
@@ -156,6 +173,7 @@ FAMILIES = {
     "SDXL": (UNET | SDXL, "SDXL", "SDXL"),
     "SD3": (MMDIT, "SD3", "SD3"),
     "Flux": (FLUX, "Flux", "Flux"),
+    "Flux 2": (FLUX2, "Flux2", "Flux2"),
     "Qwen-Image": (QWEN, "QwenImage", "QwenImage"),
     "Lumina 2": (LUMINA, "Lumina2", "Lumina2"),
     "Z-Image": (Z_IMAGE, "ZImage", "Lumina2"),
@@ -166,12 +184,21 @@ SIZE = (12, 10)
 """Latents; a transformer's grid is half of it a side."""
 
 
+def _flux_sizes():
+    """The names of Flux's sizes, which grew over the versions."""
+    from comfy.ldm.flux.model import FluxParams
+
+    return FluxParams.__dataclass_fields__
+
+
 def build(family, seed=0):
     """A ModelPatcher of a family, its weights random and none of them zero."""
     comfy = engine()
     sizes, config_class, model_class = FAMILIES[family]
     if not hasattr(comfy.supported_models, config_class):
         pytest.skip(f"This version of ComfyUI has no {family}.")
+    if model_class in ("Flux", "Flux2") and "txt_ids_dims" not in _flux_sizes():
+        sizes = {name: size for name, size in sizes.items() if name != "txt_ids_dims"}
     config = getattr(comfy.supported_models, config_class)(sizes)
     config.unet_config.update(sizes, dtype=torch.float32)
     cpu = torch.device("cpu")
@@ -182,6 +209,9 @@ def build(family, seed=0):
         flat = parameter.ndim < 2
         parameter.data = 1 + 0.1 * fresh if flat else fresh * parameter[0].numel() ** -0.5
         parameter.requires_grad_(False)
+    for name, buffer in model.named_buffers():
+        if name.endswith("pos_embed"):  # uninitialised until weights are loaded
+            buffer.copy_(torch.randn(buffer.shape, generator=generator))
     return comfy.model_patcher.ModelPatcher(model, load_device=cpu, offload_device=cpu)
 
 
@@ -198,14 +228,15 @@ def arguments(family, batch=2, seed=1, size=SIZE):
             extra["y"] = random(batch, 2816)
         return random(batch, 4, *size), torch.full((batch,), 3.0), extra
     extra = {"c_crossattn": random(batch, 7, 24)}
-    if family in ("SD3", "Flux"):
+    if family in ("SD3", "Flux", "Flux 2"):
         extra["y"] = random(batch, 32)
-    if family == "Flux":
+    if family in ("Flux", "Flux 2"):
         extra["guidance"] = torch.full((batch,), 3.5)
     if family in ("Lumina 2", "Z-Image"):
         extra["num_tokens"] = 7
     frames = (1,) if family == "Qwen-Image" else ()
-    return random(batch, 16, *frames, *size), torch.full((batch,), 0.7), extra
+    channels = 128 if family == "Flux 2" else 16
+    return random(batch, channels, *frames, *size), torch.full((batch,), 0.7), extra
 
 
 def call(patcher, family, *, also=None, **options):

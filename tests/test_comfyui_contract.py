@@ -367,4 +367,3 @@ def test_the_picture_is_drawn_from_the_workflow():
     files = [json.loads((folder / name).read_text()) for name in WORKFLOWS]
     drawn = drawing.draw(*files)
     assert (folder / "graph.svg").read_text() == drawn
-    assert (comfy_node.FOLDER.parents[1] / "docs/images/comfyui-graph.svg").read_text() == drawn

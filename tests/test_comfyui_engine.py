@@ -16,8 +16,8 @@ from retom.testing.permutation import Permutation
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
 TRANSFORMERS = [family for family in FAMILIES if not family.startswith("SD1") and family != "SDXL"]
-TOKENS = {"SD15": 120, "SDXL": 30}
-"""Tokens of the first level; a transformer has 30."""
+TOKENS = {"SD15": 120, "SDXL": 30, "Flux 2": 120}
+"""Tokens of the first level; the other transformers have 30."""
 
 
 @pytest.fixture(autouse=True)
@@ -75,7 +75,7 @@ def test_fewer_tokens_run(family):
         plain = comfy_engine.call(model, family)
     with TokensSeen(model) as after:
         merged = comfy_engine.call(patched(model), family)
-    text = {"Flux": 7, "Lumina 2": 7}.get(family, 0)
+    text = {"Flux": 7, "Flux 2": 7, "Lumina 2": 7}.get(family, 0)
     text, filling = (32, 2) if family == "Z-Image" else (text, 0)
     fewer = tokens - tokens // 2 + text + filling
     assert fewer in after
@@ -325,10 +325,12 @@ def test_a_whole_picture_of_a_transformer(family):
     assert torch.equal(sample(model, family), plain)
 
 
-@pytest.mark.parametrize("family", ["Flux", "Qwen-Image"])
-def test_reference_pictures_stay_whole(family):
+@pytest.mark.parametrize(
+    ("family", "shape"),
+    [("Flux", (2, 16, 8, 6)), ("Flux 2", (2, 128, 8, 6)), ("Qwen-Image", (2, 16, 1, 8, 6))],
+)
+def test_reference_pictures_stay_whole(family, shape):
     model = comfy_engine.build(family)
-    shape = (2, 16, 1, 8, 6) if family == "Qwen-Image" else (2, 16, 8, 6)
     references = [torch.randn(shape, generator=torch.Generator().manual_seed(4))]
     x, sigma, extra = comfy_engine.arguments(family)
     outputs = {}
