@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 import torch
 
 from retom.errors import BudgetError
+from retom.ordering import highest_first, lowest_first
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -135,7 +136,7 @@ def allocate(
         Token indices, int64 (B, R).
     """
     if allocation == "similarity":
-        order = _descending(windows.token_order(similarity))
+        order = highest_first(windows.token_order(similarity))
     elif allocation == "coherence":
         order = _by_window_coherence(similarity, windows)
     else:
@@ -149,14 +150,12 @@ def _by_window_coherence(similarity: Tensor, windows: Windows) -> Tensor:
     members = may_go.sum(dim=-1)
     total = similarity.masked_fill(~may_go, 0.0).sum(dim=-1)
     coherence = (total / members.clamp_min(1)).masked_fill(members == 0, -torch.inf)
-    rank = _descending(coherence).argsort(
-        dim=1
-    )  # the inverse permutation: unique, so no ties below
+    rank = highest_first(coherence).argsort(dim=1)  # the inverse permutation: no ties below
     slots = rank[..., None].expand(similarity.shape)
     # Representatives go last of all, behind every window.
     window_rank = windows.token_order(torch.where(may_go, slots, windows.count))
-    by_similarity = _descending(windows.token_order(similarity))
-    by_rank = torch.sort(window_rank.gather(1, by_similarity), dim=1, stable=True).indices
+    by_similarity = highest_first(windows.token_order(similarity))
+    by_rank = lowest_first(window_rank.gather(1, by_similarity))
     return by_similarity.gather(1, by_rank)
 
 
@@ -172,9 +171,4 @@ def _by_quota(similarity: Tensor, windows: Windows, num_removed: int) -> Tensor:
     quota = torch.diff(spread, dim=1, prepend=torch.zeros_like(spread[:, :1]))
     rank = torch.sort(similarity, dim=-1, descending=True, stable=True).indices.argsort(dim=-1)
     stays = rank >= quota[..., None]
-    return torch.sort(windows.token_order(stays.to(torch.int8)), dim=1, stable=True).indices
-
-
-def _descending(values: Tensor) -> Tensor:
-    """Indices that sort (B, M) from high to low, equal values in index order."""
-    return torch.sort(values, dim=1, descending=True, stable=True).indices
+    return lowest_first(windows.token_order(stays.long()))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from retom.grid import Windows
+from retom.ordering import highest_first
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -80,13 +81,13 @@ def allocate_two_scales(
     goes = ~torch.isneginf(similarity)  # also where it is no number
     full = goes.sum(dim=-1) == windows.area - 1
     coherence = similarity.masked_fill(~goes, 0.0).sum(dim=-1).masked_fill(~full, -torch.inf)
-    order = torch.sort(coherence, dim=1, descending=True, stable=True).indices
+    order = highest_first(coherence)
     chosen = order[:, : scales.num_collapsed(num_removed)]
     collapses = torch.zeros_like(full).scatter(1, chosen, value=True)[..., None]
     inside = windows.token_order(collapses.expand_as(goes))
     # Above every cosine: tokens of collapsed windows go first, their representatives never.
     first = windows.token_order(torch.where(goes, 2.0, -torch.inf))
     key = torch.where(inside, first, scales.fine.token_order(fine[1]))
-    removed = torch.sort(key, dim=1, descending=True, stable=True).indices[:, :num_removed]
+    removed = highest_first(key)[:, :num_removed]
     joined = torch.where(inside, windows.token_order(target), scales.fine.token_order(fine[0]))
     return removed, joined

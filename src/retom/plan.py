@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal, cast, get_args
 import torch
 from torch.nn.functional import embedding_bag
 
+from retom.ordering import lowest_first
 from retom.token_plan import TokenPlan, repeated_rows
 
 if TYPE_CHECKING:
@@ -76,16 +77,15 @@ class Plan(TokenPlan):
         # Each kept token goes to its place; one place more takes all that do not stay.
         places = own_slot.masked_fill(goes, num_kept)
         kept = target.new_empty(batch, num_kept + 1).scatter(1, places, token)[:, :num_kept]
-        members = torch.sort(slot, dim=1, stable=True)
-        slots = torch.arange(num_kept, device=target.device).expand(batch, -1).contiguous()
-        start = torch.searchsorted(members.values, slots)
+        ends = torch.zeros_like(kept).scatter_add(1, slot, torch.ones_like(slot)).cumsum(dim=1)
+        start = torch.nn.functional.pad(ends[:, :-1], (1, 0))
         item = torch.arange(batch, device=target.device)[:, None]
         return Plan(
             kept=kept,
             slot=slot,
             kept_rows=(kept + item * num_tokens).reshape(-1),
             slot_rows=(slot + item * num_kept).reshape(-1),
-            member_rows=(members.indices + item * num_tokens).reshape(-1),
+            member_rows=(lowest_first(slot) + item * num_tokens).reshape(-1),
             member_start=(start + item * num_tokens).reshape(-1),
             mode=mode,
         )

@@ -12,6 +12,7 @@ from retom.allocation import num_asked
 from retom.checks import check_seed
 from retom.errors import BudgetError, ConfigError
 from retom.methods.matching import Matching, fixed_draw, products, unit
+from retom.ordering import highest_first
 from retom.plan import Plan
 
 if TYPE_CHECKING:
@@ -85,14 +86,14 @@ class ImportanceToMe(Matching):
         in_pool = self._in_pool(tokens, grid, budget, hints.importance)
         draw = fixed_draw(grid.num_tokens, self.seed).to(x.device)
         drawn = draw.expand_as(in_pool).masked_fill(~in_pool, -1.0)
-        order = torch.sort(drawn, dim=1, descending=True, stable=True).indices
+        order = highest_first(drawn)
         # In raster order, so that a tie goes to the lowest index.
         destination = order[:, : _num_destinations(grid)].sort(dim=1).values
         index = destination[..., None].expand(-1, -1, tokens.shape[-1])
         best = products(tokens, tokens.gather(1, index)).max(dim=-1)
         first = torch.where(in_pool, best.values, best.values + 4.0)  # above every cosine
         first = first.scatter(1, destination, -torch.inf)
-        removed = torch.sort(first, dim=1, descending=True, stable=True).indices[:, :budget]
+        removed = highest_first(first)[:, :budget]
         return Plan.build(removed, destination.gather(1, best.indices), "mean")
 
     def _in_pool(
@@ -104,7 +105,7 @@ class ImportanceToMe(Matching):
             return everywhere
         kept = grid.num_tokens - budget
         size = min(grid.num_tokens, math.ceil(round(self.pool * kept, 9)))
-        order = torch.sort(importance, dim=1, descending=True, stable=True).indices
+        order = highest_first(importance)
         return (~everywhere).scatter(1, order[:, :size], value=True)
 
 

@@ -13,6 +13,7 @@ from retom.checks import check_seed
 from retom.errors import ConfigError
 from retom.grid import Grid, Windows, check_window
 from retom.methods.matching import Matching, fixed_draw, products, unit
+from retom.ordering import highest_first
 from retom.plan import Plan
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ class SiTo(Matching):
         similarity = products(tokens, tokens)
         to_base = base[:, None].expand(-1, grid.num_tokens, -1)
         nearest = similarity.gather(2, to_base).amax(dim=-1).scatter(1, base, -torch.inf)
-        removed = torch.sort(nearest, dim=1, descending=True, stable=True).indices[:, :budget]
+        removed = highest_first(nearest)[:, :budget]
         goes = torch.zeros_like(nearest, dtype=torch.bool).scatter(1, removed, value=True)
         target = similarity.masked_fill(goes[:, None], -torch.inf).argmax(dim=-1)
         return Plan.build(removed, target, "representative")

@@ -15,6 +15,7 @@ from retom.allocation import leaning, num_removed
 from retom.checks import check_kv_lean
 from retom.grid import Grid, Windows, check_window
 from retom.methods.matching import Matching, unit
+from retom.ordering import highest_first
 from retom.plan import Plan
 from retom.split_plan import SplitPlan
 
@@ -83,7 +84,7 @@ class ToMe(Matching):
         stays = torch.zeros(grid.num_tokens, dtype=torch.bool, device=x.device)
         stays[first] = True
         score = best.values.masked_fill(stays, -torch.inf)
-        removed = torch.sort(score, dim=1, descending=True, stable=True).indices[:, :budget]
+        removed = highest_first(score)[:, :budget]
         return Plan.build(removed, first[best.indices], "mean")
 
     def _destinations(self, grid: Grid, device: torch.device) -> Tensor:
