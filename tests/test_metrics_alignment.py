@@ -1,3 +1,4 @@
+import dataclasses
 import math
 
 import pytest
@@ -121,6 +122,19 @@ def test_without_a_relation_nothing_is_found_beyond_chance():
     assert head.held_out.top1 < 0.25  # chance is 0.06; pictures of one concept fail together
 
 
+def test_hidden_features_keep_a_head_from_learning_pictures_by_heart():
+    pictures, texts, groups = concepts(copies=2)
+    noise = 3 * torch.randn(len(groups), 400, generator=torch.Generator().manual_seed(5))
+    many = Features(torch.cat([pictures.values, noise], dim=1), "f")
+    found = [
+        train_head(
+            many, texts, groups, text_encoder="t", training=dataclasses.replace(SHORT, dropout=p)
+        ).held_out.median_rank
+        for p in (0.0, 0.5)
+    ]
+    assert found[1] < found[0]
+
+
 def test_training_is_deterministic_and_leaves_the_global_generator_alone(trained):
     before = torch.get_rng_state()
     again = train_head(*concepts(), text_encoder="t", training=SHORT)
@@ -179,6 +193,8 @@ def test_what_does_not_fit_is_refused(trained):
         train_head(features((1, 2), (3, 4), (5, 6)), texts[:3], torch.arange(3), text_encoder="t")
     with pytest.raises(MetricError, match=r"between 0 and 1; 1.5 was given"):
         Training(held_out=1.5)
+    with pytest.raises(MetricError, match=r"at least 0 and below 1; 1\.0 was given"):
+        Training(dropout=1.0)
     with pytest.raises(MetricError, match="batch_size at least 2"):
         Training(batch_size=1)
 

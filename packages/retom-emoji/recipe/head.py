@@ -2,7 +2,8 @@
 
 A picture's features are EfficientNet-Lite0's, a text's vector is MiniLM's. Neither is part of the
 model, so the judge shares no confusion with what it judges: two words that the model's own text
-encoder mixes up are apart here. Needs ``retom[eval]``.
+encoder mixes up are apart here. It learns from real art in all five styles, most of it degraded.
+Needs ``retom[eval]``.
 """
 
 from __future__ import annotations
@@ -18,13 +19,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
-from . import captions, download, references, render
-from .compose import Picture
+from . import captions, compose, concepts, download, references, render
+from .compose import Background, Picture
+from .concepts import Concept, Split
+from .degrade import degrade
 from .preset import Preset
-from .references import Composites
 from .render import Art
 from .sentences import WITHIN
 
@@ -34,16 +35,19 @@ if TYPE_CHECKING:
 FILE = "alignment_head.safetensors"
 REPORT = "alignment_head.json"
 SHIPPED = Path(__file__).parent.parent / "src" / "retom_emoji" / FILE
-PICTURES = 1200
-"""Composites it is trained on; their features take most of the time."""
-STEPS = 1500
+EACH = 3
+"""Composites of every entry of the art; their features take nearly all of the time."""
+SIDE = 160
+"""Pixels of a composite's edge: the network enlarges it, and halves that at once."""
+SCALES = (0.6, 0.95)
+"""How much of the edge an object takes."""
+STEPS = 2500
 BATCH = 4
 """Pictures at a time; on a processor larger batches take longer for each."""
-FRESH = 1
-"""Further composites a concept, on other backgrounds, that it is validated on."""
-WIDTH = 128
-SOFTEST = 3.0
-"""Half of the pictures lose detail, up to this factor: what a small model draws is soft."""
+CHUNK = 256
+"""Composites in memory at a time."""
+WIDTH = 256
+DROPOUT = 0.7
 
 
 @dataclass(frozen=True)
@@ -74,30 +78,10 @@ def judges(work: Path) -> Judges:
     return Judges(EfficientNetLite0(), texts)
 
 
-def soften(picture: Picture, rng: np.random.Generator) -> Picture:
-    """Shrink a picture and enlarge it again, or leave it as it is."""
-    if rng.random() < 0.5:
-        return picture
-    height, width = picture.shape[:2]
-    factor = float(rng.uniform(1.2, SOFTEST))
-    small = Image.fromarray(picture).resize(
-        (max(1, round(width / factor)), max(1, round(height / factor))), Image.Resampling.BICUBIC
-    )
-    return np.asarray(small.resize((width, height), Image.Resampling.BICUBIC))
-
-
-def texts_of(made: Composites, rng: np.random.Generator) -> list[str]:
-    """Write a text a picture: the plain prompt for the first of a concept, then also captions."""
-    seen: set[tuple[str, str]] = set()
-    out: list[str] = []
-    for concept, background in zip(made.concepts, made.backgrounds, strict=True):
-        first = (concept.code, concept.style) not in seen
-        seen.add((concept.code, concept.style))
-        if first or rng.random() < 0.5:
-            out.append(references.plain(concept))
-        else:
-            out.append(captions.varied(concept, background, rng))
-    return out
+def texts_of(concept: Concept, behind: list[Background], rng: np.random.Generator) -> list[str]:
+    """Write a text for each picture of a concept: the plain prompt for the first, then captions."""
+    later = [captions.varied(concept, background, rng) for background in behind[1:]]
+    return [references.plain(concept), *later]
 
 
 def vectors(encoder: TextEncoder, texts: list[str]) -> Tensor:
@@ -107,41 +91,83 @@ def vectors(encoder: TextEncoder, texts: list[str]) -> Tensor:
     return torch.stack([rows[text] for text in texts])
 
 
-def train(art: Art, preset: Preset, judged: Judges, *, pictures: int, steps: int) -> AlignmentHead:
-    """Train on composites of the trained concepts; validate on those of the held-out ones.
+@dataclass(frozen=True)
+class Examples:
+    """What the head learns from and is validated on.
 
-    Args:
-        art: All of it.
-        preset: Size of the pictures, and the seed.
-        judged: The frozen networks.
-        pictures: How many composites.
-        steps: Of training.
+    Attributes:
+        features: Of n pictures.
+        texts: Of each, a vector.
+        families: What each shows, by number, int64 (n,); genders of one emoji are one family.
+        held_out: Which are of concepts that the models never saw, bool (n,).
     """
-    from retom.metrics import Training, train_head
 
-    rng = np.random.default_rng(preset.seed)
-    made = references.composites(art, preset, max(2, pictures // len(art.concepts)), preset.seed)
-    texts = texts_of(made, rng)
-    found = judged.features([soften(picture, rng) for picture in made.pictures])
-    codes = {code: i for i, code in enumerate(dict.fromkeys(c.code for c in made.concepts))}
-    groups = torch.tensor([codes[c.code] for c in made.concepts])
-    held_out = torch.tensor([c.split == "held_out" for c in made.concepts])
-    return train_head(
-        found,
+    features: Features
+    texts: Tensor
+    families: Tensor
+    held_out: Tensor
+
+
+def examples(art: Art, judged: Judges, each: int, seed: int) -> Examples:
+    """Compose and degrade pictures of all art, and let the frozen networks read them."""
+    from retom.metrics import Features
+
+    rng = np.random.default_rng(seed)
+    shown: list[Concept] = []
+    texts: list[str] = []
+    waiting: list[Picture] = []
+    found: list[Tensor] = []
+    total = each * len(art.concepts)
+    for rgba, concept in zip(art.rgba, art.concepts, strict=True):
+        behind = [compose.random_background(rng) for _ in range(each)]
+        texts += texts_of(concept, behind, rng)
+        for background in behind:
+            clean = compose.compose(rgba, background, SIDE, rng, scales=SCALES)
+            waiting.append(degrade(clean, rng))
+            shown.append(concept)
+        if len(waiting) >= CHUNK or len(shown) == total:
+            found.append(judged.features(waiting).values)
+            waiting = []
+            print(f"head: read {len(shown)} of {total} pictures", flush=True)
+    numbers = {family: i for i, family in enumerate(dict.fromkeys(map(_family, shown)))}
+    return Examples(
+        Features(torch.cat(found), judged.pictures.name),
         vectors(judged.texts, texts),
-        groups,
-        text_encoder=judged.texts.name,
-        held_out=held_out,
-        training=Training(width=WIDTH, steps=steps, seed=preset.seed),
+        torch.tensor([numbers[_family(concept)] for concept in shown]),
+        torch.tensor([concept.split == "held_out" for concept in shown]),
     )
 
 
-def found_again(head: AlignmentHead, art: Art, preset: Preset, judged: Judges) -> Retrieval:
-    """Retrieval with new composites of the trained concepts, among the plain prompts of all."""
-    made = references.composites(art.subset("trained"), preset, FRESH, preset.seed + 1)
-    return named(head, judged, judged.features(made.pictures), [
-        references.plain(concept) for concept in made.concepts
-    ], [references.plain(concept) for concept in art.concepts])  # fmt: skip
+def _family(concept: Concept) -> str:
+    return concepts.family(concept.code)
+
+
+def train(made: Examples, judged: Judges, *, steps: int, seed: int) -> AlignmentHead:
+    """Train on the pictures of trained concepts; validate on those of the held-out ones."""
+    from retom.metrics import Training, train_head
+
+    return train_head(
+        made.features,
+        made.texts,
+        made.families,
+        text_encoder=judged.texts.name,
+        held_out=made.held_out,
+        training=Training(width=WIDTH, steps=steps, dropout=DROPOUT, seed=seed),
+    )
+
+
+def found_again(
+    head: AlignmentHead, art: Art, preset: Preset, judged: Judges, split: Split
+) -> Retrieval:
+    """Retrieval with new, clean composites of a split in the style that examples ask for.
+
+    The texts to choose from are the plain prompts of all concepts of the split.
+    """
+    keep = [i for i, c in enumerate(art.concepts) if (c.style, c.split) == (captions.STYLE, split)]
+    known = Art(tuple(art.concepts[i] for i in keep), art.rgba[keep])
+    made = references.composites(known, preset, 1, preset.seed + 1)
+    own = [references.plain(concept) for concept in made.concepts]
+    return named(head, judged, judged.features(made.pictures), own, own)
 
 
 def named(
@@ -186,8 +212,9 @@ def run(preset: Preset, options: argparse.Namespace) -> None:
     began = time.process_time()
     art = render.load(options.work)
     judged = judges(options.work)
-    head = train(art, preset, judged, pictures=PICTURES, steps=STEPS)
-    again = found_again(head, art, preset, judged)
+    made = examples(art, judged, EACH, preset.seed)
+    head = train(made, judged, steps=STEPS, seed=preset.seed)
+    again = {split: found_again(head, art, preset, judged, split) for split in concepts.SPLITS}
     target: Path = (options.out or options.work) / FILE
     save_head(head, target)
     assert head.held_out is not None
@@ -195,13 +222,17 @@ def run(preset: Preset, options: argparse.Namespace) -> None:
         "seed": preset.seed,
         "features": head.sizes["features"],
         "texts": head.sizes["texts"],
+        "pictures": len(made.features),
         "held_out_concepts": dataclasses.asdict(head.held_out),
-        "new_composites": dataclasses.asdict(again),
+        "new_composites": {split: dataclasses.asdict(one) for split, one in again.items()},
         "cpu_seconds": round(time.process_time() - began),
         "torch": torch.__version__,
     }
     target.with_name(REPORT).write_text(json.dumps(report, indent=1) + "\n", "utf-8")
-    for name, one in (("held-out concepts", head.held_out), ("new composites", again)):
+    rows = {"degraded, held out": head.held_out} | {
+        f"new composites, {split.replace('_', ' ')}": one for split, one in again.items()
+    }
+    for name, one in rows.items():
         print(
             f"head: {name}: top-1 {one.top1:.1%}, top-5 {one.top5:.1%} among {one.num_texts},"
             f" n = {one.n}",

@@ -23,6 +23,7 @@ from recipe import (
     card,
     compose,
     concepts,
+    degrade,
     evaluate,
     head,
     neighbours,
@@ -111,18 +112,41 @@ JUDGED = Judges(Colours(), Numbers())
 
 
 @pytest.fixture(scope="module")
-def trained(settings):
-    return head.train(art(), settings, JUDGED, pictures=400, steps=300)
+def trained():
+    return head.train(head.examples(art(), JUDGED, 10, 0), JUDGED, steps=300, seed=0)
 
 
 def test_the_head_learns_what_words_mean_for_concepts_it_never_saw(trained, settings) -> None:
     assert trained.held_out.n == 10 * HELD_OUT
     assert trained.held_out.num_texts == HELD_OUT
     assert trained.held_out.top1 > 2 / HELD_OUT  # chance is 1
-    again = head.found_again(trained, art(), settings, JUDGED)
-    assert again.num_texts == TRAINED + HELD_OUT
-    assert again.n == head.FRESH * TRAINED
-    assert again.top5 > 10 / again.num_texts  # chance is 5
+    for split, count in (("trained", TRAINED), ("held_out", HELD_OUT)):
+        again = head.found_again(trained, art(), settings, JUDGED, split)
+        assert (again.n, again.num_texts) == (count, count)
+        assert again.top1 > 2 / count  # chance is 1
+
+
+def test_examples_are_degraded_art_with_its_own_words() -> None:
+    made = head.examples(art(), JUDGED, 2, 0)
+    again = head.examples(art(), JUDGED, 2, 0)
+    assert torch.equal(made.features.values, again.features.values)
+    assert len(made.features) == len(made.texts) == 2 * (TRAINED + HELD_OUT)
+    assert made.held_out.sum() == 2 * HELD_OUT
+    assert made.families.bincount().tolist() == [2] * (TRAINED + HELD_OUT)
+    first = art().concepts[0].label
+    assert torch.equal(made.texts[0], Numbers()([first])[0])
+
+
+@pytest.mark.parametrize("way", [way for way, _ in degrade.WAYS], ids=lambda way: way.__name__)
+def test_every_way_to_degrade_changes_a_picture_and_keeps_it_one(way) -> None:
+    behind = Background("green", "checker")
+    rng = np.random.default_rng(0)
+    clean = compose.compose(art().rgba[0], behind, SIZE, rng, scales=head.SCALES)
+    spoilt = way(clean, np.random.default_rng(1))
+    assert (spoilt.shape, spoilt.dtype) == (clean.shape, np.uint8)
+    assert not np.array_equal(spoilt, clean)
+    assert np.array_equal(spoilt, way(clean, np.random.default_rng(1)))
+    assert np.abs(spoilt.astype(float) - clean).mean() < 60  # it is still that picture
 
 
 def test_the_stage_writes_a_small_head_and_its_validation(tmp_path, settings, monkeypatch) -> None:
@@ -132,13 +156,14 @@ def test_the_stage_writes_a_small_head_and_its_validation(tmp_path, settings, mo
     concepts.store(made.concepts, tmp_path)
     np.save(tmp_path / render.PICTURES, made.rgba)
     monkeypatch.setattr(head, "judges", lambda work: JUDGED)
-    monkeypatch.setattr(head, "PICTURES", 80)
+    monkeypatch.setattr(head, "EACH", 2)
     monkeypatch.setattr(head, "STEPS", 3)
     head.run(settings, argparse.Namespace(work=tmp_path, out=None))
     assert load_head(tmp_path / head.FILE).held_out is not None
     assert (tmp_path / head.FILE).stat().st_size < 2 * 10**6
     report = json.loads((tmp_path / head.REPORT).read_text("utf-8"))
-    assert report["new_composites"]["num_texts"] == TRAINED + HELD_OUT
+    assert report["pictures"] == 2 * (TRAINED + HELD_OUT)
+    assert report["new_composites"]["trained"]["num_texts"] == TRAINED
     assert head.load(tmp_path).sizes["texts"] == "numbers"
 
 

@@ -116,8 +116,8 @@ def test_the_alignment_head_is_small_and_says_what_it_is_worth() -> None:
         "EfficientNet-Lite0",
         "all-MiniLM-L6-v2",
     )
-    assert head.held_out.num_texts == len(retom_emoji.prompts("held_out"))
-    assert head.held_out.top5 > 2 * 5 / head.held_out.num_texts  # chance is half of it
+    assert head.held_out.num_texts > len(retom_emoji.prompts("held_out"))  # of all five styles
+    assert head.held_out.top5 > 8 * 5 / head.held_out.num_texts  # chance is an eighth of it
 
 
 def test_both_models_know_the_same_concepts() -> None:

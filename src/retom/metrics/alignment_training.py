@@ -27,6 +27,8 @@ class Training:
         rate: Peak learning rate.
         weight_decay: Of AdamW.
         temperature: Cosines are divided by it.
+        dropout: Share of the picture features that are hidden in each step. Few pictures have many
+            features each; with all of them in view a head knows its pictures and no others.
         held_out: Share of the groups that is kept for validation.
         seed: Of the split, the initial weights and the batches.
     """
@@ -37,6 +39,7 @@ class Training:
     rate: float = 1e-3
     weight_decay: float = 0.1
     temperature: float = 0.07
+    dropout: float = 0.0
     held_out: float = 0.15
     seed: int = 0
 
@@ -49,6 +52,11 @@ class Training:
         if not 0 < self.held_out < 1:
             raise MetricError(
                 f"held_out is a share of the groups between 0 and 1; {self.held_out} was given."
+            )
+        if not 0 <= self.dropout < 1:
+            raise MetricError(
+                "dropout is a share of the features, at least 0 and below 1; "
+                f"{self.dropout} was given."
             )
 
 
@@ -171,7 +179,8 @@ def _fit(
     rows = _OneOfEach(groups)
     for _ in range(settings.steps):
         batch = rows.draw(settings.batch_size, generator)
-        pictures = head.embed_pictures(features[batch])
+        seen = _dropped(features[batch], head.mean, settings.dropout, generator)
+        pictures = head.embed_pictures(seen)
         scores = pictures @ head.embed_texts(texts[batch]).T / settings.temperature
         own = torch.arange(len(batch))
         loss = (cross_entropy(scores, own) + cross_entropy(scores.T, own)) / 2
@@ -180,6 +189,14 @@ def _fit(
         optimizer.step()
         schedule.step()
     head.eval().requires_grad_(requires_grad=False)
+
+
+def _dropped(features: Tensor, mean: Tensor, share: float, generator: torch.Generator) -> Tensor:
+    """Features of which a share is the mean, and the others are as much further from it."""
+    if share == 0:
+        return features
+    kept = torch.rand(features.shape, generator=generator) >= share
+    return mean + (features - mean) * kept / (1 - share)
 
 
 class _OneOfEach:
