@@ -31,6 +31,7 @@ from . import (
     references,
     render,
     samples,
+    words,
 )
 from .compose import Background, Picture
 from .concepts import Concept
@@ -61,6 +62,8 @@ class Study:
     judged: Judges
     head: AlignmentHead
     gallery: Gallery
+    words: dict[str, str] = dataclasses.field(default_factory=dict)
+    """Further words that the model knows, and the label that each stands for."""
 
     def drawn(self, name: str, prompts: list[str]) -> list[Picture]:
         """Draw a list of prompts, with progress."""
@@ -143,6 +146,18 @@ def naming(study: Study, shown: list[Concept], features: Features) -> dict[str, 
     }
 
 
+def calling(study: Study) -> dict[str, dict[str, Any]]:
+    """Retrieval of pictures that were asked for by further words, as :func:`naming`."""
+    if not study.words:
+        return {}
+    asked = sorted(random.Random(0).sample(sorted(study.words), min(TRAINED, len(study.words))))
+    drawn = study.drawn("words", [captions.prompt(word) for word in asked])
+    own = [captions.prompt(study.words[word]) for word in asked]
+    every = [references.plain(c) for c in study.art.concepts if c.split == "trained"]
+    found = head.named(study.head, study.judged, study.judged.features(drawn), own, [*every, *own])
+    return {"drawn, by a further word": {str(found.num_texts): dataclasses.asdict(found)}}
+
+
 def copying(study: Study, target: Path) -> dict[str, Any]:
     """Write the sheet of nearest training pictures; return what it says in numbers."""
     size = study.preset.denoiser.phases[-1].size
@@ -220,6 +235,7 @@ def run(preset: Preset, options: argparse.Namespace) -> None:
             preset.steps,
             preset.guidance,
         ),
+        words.load(model),
     )
     print(write(study, target), flush=True)
     print(f"evaluate: {target.name}, {time.monotonic() - began:.0f} s", flush=True)
@@ -249,7 +265,7 @@ def write(study: Study, target: Path) -> str:
             row: {to: dataclasses.asdict(one) for to, one in cells.items()}
             for row, cells in likeness(study, drawn).items()
         },
-        "retrieval": naming(study, shown["trained"], drawn["trained"]),
+        "retrieval": naming(study, shown["trained"], drawn["trained"]) | calling(study),
         "neighbours": copying(study, target),
         "head": None if study.head.held_out is None else dataclasses.asdict(study.head.held_out),
         "versions": {"torch": torch.__version__, "machine": platform.machine()},

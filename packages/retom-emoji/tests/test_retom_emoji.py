@@ -101,6 +101,25 @@ def test_splits_hold_prompts_and_do_not_overlap() -> None:
     assert not set(trained) & set(held_out)
 
 
+def test_further_words_are_tokens_that_no_other_prompt_has() -> None:
+    transformers = pytest.importorskip("transformers")
+    known: dict[str, str] = json.loads((retom_emoji.folder() / "words.json").read_text("utf-8"))
+    tokenizer = transformers.CLIPTokenizer.from_pretrained(retom_emoji.folder() / "tokenizer")
+    first = len(tokenizer) - len(known)
+    assert len(known) > 500
+    labels = {
+        text.removeprefix("a ").removeprefix("an ") for text in retom_emoji.prompts("trained")
+    }
+    assert {f"{label}, fluent 3d emoji" for label in known.values()} <= labels
+    assert all(
+        sum(i >= first for i in tokenizer(f"a {word}, fluent 3d emoji")["input_ids"]) == 1
+        for word in known
+    )
+    for split in ("trained", "held_out"):
+        every = tokenizer(list(retom_emoji.prompts(split)))["input_ids"]
+        assert all(i < first for ids in every for i in ids)
+
+
 def test_an_unknown_split_is_an_error() -> None:
     with pytest.raises(ValueError, match="held_out, trained"):
         retom_emoji.prompts("test")  # type: ignore[arg-type]
