@@ -12,6 +12,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 import retom
+from retom import tables
 from retom.errors import BudgetError, ConfigError, UnsupportedModelError
 from retom.explanation import families
 from retom.explanation.inputs import make_inputs, on_meta
@@ -341,6 +342,12 @@ def test_a_transformer_is_explained_with_inputs_of_a_real_call():
     by_size = retom.explain(model, height=256, width=256, text_tokens=TEXT)
     assert answer.ceilings == by_size.ceilings
     assert answer.layers == by_size.layers
+
+
+def test_what_is_said_does_not_depend_on_what_was_asked_before():
+    tables._KEPT.clear()
+    first, again = (retom.explain(tiny_flux(), height=256, width=256) for _ in range(2))
+    assert first.layers == again.layers
 
 
 def really(model, arguments):

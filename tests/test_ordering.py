@@ -35,8 +35,11 @@ def test_any_numbers(row):
 
 @pytest.mark.parametrize("sign", [1.0, -1.0])
 def test_what_is_no_number_comes_first(sign):
-    values = torch.tensor([[1.0, -torch.inf, 0.0, 2.0, math.copysign(math.nan, sign)]])
-    assert highest_first(values).tolist() == [[4, 3, 0, 2, 1]]
+    no_number = math.copysign(math.nan, sign)
+    values = torch.tensor([[1.0, -torch.inf, torch.inf, no_number, 0.0, 2.0, math.nan]])
+    assert highest_first(values).tolist() == [[3, 6, 2, 5, 0, 4, 1]]
+    stable = torch.sort(values, dim=1, descending=True, stable=True).indices
+    assert torch.equal(highest_first(values), stable)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])

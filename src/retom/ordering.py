@@ -17,7 +17,7 @@ def highest_first(values: Tensor) -> Tensor:
     """Indices that sort rows from high to low, equal values in index order.
 
     Args:
-        values: (B, M), any float dtype; what is no number comes first, with infinity.
+        values: (B, M), any float dtype; what is no number comes first.
 
     Returns:
         Indices, int64 (B, M).
@@ -25,8 +25,8 @@ def highest_first(values: Tensor) -> Tensor:
     if values.dtype == torch.float64 or not _is_quicker(values):
         return torch.sort(values, dim=1, descending=True, stable=True).indices
     # Bits of floats are in the order of whole numbers once those of negative ones are flipped. The
-    # sum makes one zero of both.
-    bits = (values.float().nan_to_num(torch.inf, torch.inf, -torch.inf) + 0.0).view(torch.int32)
+    # sum makes one zero of both, and all that are no number get one pattern, above infinity's.
+    bits = (values.float() + 0.0).view(torch.int32).masked_fill(values.isnan(), 0x7FFF_FFFF)
     ascending = bits ^ ((bits >> 31) & 0x7FFF_FFFF)
     return _indices((~ascending).long() << 32)
 
@@ -46,7 +46,8 @@ def lowest_first(numbers: Tensor) -> Tensor:
 
 
 def _is_quicker(values: Tensor) -> bool:
-    return values.device.type == "cpu" and not torch.compiler.is_compiling()
+    # Tensors without content stand for a CPU's where a model is explained.
+    return values.device.type in ("cpu", "meta") and not torch.compiler.is_compiling()
 
 
 def _indices(upper: Tensor) -> Tensor:

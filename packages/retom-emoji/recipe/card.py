@@ -50,9 +50,13 @@ def _retrieval(rows: dict[str, Any], validated: dict[str, Any] | None) -> str:
     text += (
         "\n\nRandom trained concepts, one picture each; a picture is right if its own prompt is the"
         " first, or among the first five, by the alignment head. Real pictures of the same concepts"
-        " show what the head can do at best. A further word is one that the text encoder learned"
-        " after the pictures; right is the concept that it stands for."
+        " show what the head can do at best."
     )
+    if any("further word" in name for name in rows):
+        text += (
+            " A further word is one that the text encoder learned after the pictures; right is the"
+            " concept that it stands for."
+        )
     if validated is not None:
         text += (
             f" Of concepts that the head never saw it finds {validated['top5']:.0%} among"

@@ -15,6 +15,8 @@ from .preset import Preset
 
 SHARD = 14 * 10**6
 TOTAL = 44 * 10**6
+WORDS = "words.json"
+"""Further words that a model was taught, and the label that each stands for."""
 PACKAGE = Path(__file__).parent.parent / "src" / "retom_emoji"
 SHIPPED = {"cpu": "model-128", "cpu-256": "model-256"}
 """Folders in the package, by the preset that a model was trained with."""
@@ -108,6 +110,8 @@ def run(preset: Preset, options: argparse.Namespace) -> None:
     for file in new.rglob("*.safetensors"):
         file.chmod(0o644)  # written for the owner alone
     write_prompts(options.work, new)
+    if options.init and (options.init / WORDS).exists():
+        shutil.copy(options.init / WORDS, new / WORDS)
     total = check_sizes(new)
     replace(target, new)
     print(f"export: {target.name}, {total / 1e6:.1f} MB, preset seed {preset.seed}", flush=True)

@@ -211,11 +211,18 @@ def run(preset: Preset, options: argparse.Namespace) -> None:
 
     began = time.process_time()
     art = render.load(options.work)
+    if len({concept.style for concept in art.concepts}) == 1:
+        msg = (
+            f"a head that learns from one style recognises little of what models draw, and"
+            f" {options.work.name} has one: download and render with --preset gpu"
+        )
+        raise ValueError(msg)
     judged = judges(options.work)
+    target: Path = (options.out or options.work) / FILE
+    target.parent.mkdir(parents=True, exist_ok=True)
     made = examples(art, judged, EACH, preset.seed)
     head = train(made, judged, steps=STEPS, seed=preset.seed)
     again = {split: found_again(head, art, preset, judged, split) for split in concepts.SPLITS}
-    target: Path = (options.out or options.work) / FILE
     save_head(head, target)
     assert head.held_out is not None
     report: dict[str, Any] = {

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 TAG_ALIKE = 0.45
 """Least cosine, by MiniLM, of a tag and the label that it is to stand for."""
-ALIKE = 0.6
+ALIKE = 0.65
 """The same of other words."""
 COMMON = 12_000
 """Of the commonest words of MiniLM's vocabulary those are looked at."""
@@ -49,11 +49,12 @@ RATE = 0.05
 QUERIES = 48
 """Questions of each cross-attention: queries at random places of pictures in the making."""
 PICTURES = 8
+DRAWING = 8
+"""Steps in which they are drawn."""
 NOISE = (999, 900, 700, 400)
 """Timesteps at which the questions are gathered."""
 KEPT = frozenset({"with", "next", "background", "emoji", "and", "the"})
 """Words that captions are made of, besides names."""
-FILE = "words.json"
 
 
 def vocabulary(
@@ -63,7 +64,7 @@ def vocabulary(
 
     A tag stands for the nearest, by MiniLM, of the concepts that have it, if it is near enough to
     be more than a quality; any other word for the nearest of all, if it is very near. No word of a
-    label, a colour, a style or a held-out concept's name is among them.
+    label, a colour, a style or a held-out concept's name is among them, nor its plural.
 
     Args:
         known: The concepts, with their tags.
@@ -91,9 +92,17 @@ def vocabulary(
     for word, row in zip(found, near.tolist(), strict=True):
         mine = [i for i, label in enumerate(labels) if label in owners.get(word, ())]
         best = max(mine or range(len(labels)), key=row.__getitem__)
-        if row[best] >= (TAG_ALIKE if mine else ALIKE):
+        # The plural of a name stands for nothing else: not tomatoes for the grapes.
+        singular = names & _singulars(word)
+        if row[best] >= (TAG_ALIKE if mine else ALIKE) and singular <= {labels[best]}:
             out[word] = labels[best]
     return out
+
+
+def _singulars(word: str) -> set[str]:
+    """What a word may be the plural of."""
+    ends = (("s", ""), ("es", ""), ("ies", "y"))
+    return {word.removesuffix(end) + new for end, new in ends if word.endswith(end)}
 
 
 def other_words(work: Path) -> list[str]:
@@ -113,20 +122,36 @@ class Questions:
     Args:
         pipe: The model, which is not changed.
         prompts: Of the pictures in the making.
+        guidance: With which they are made.
         seed: Of noise and of the choice of queries.
     """
 
-    def __init__(self, pipe: StableDiffusionPipeline, prompts: list[str], seed: int) -> None:
+    def __init__(
+        self, pipe: StableDiffusionPipeline, prompts: list[str], guidance: float, seed: int
+    ) -> None:
         self.unet = pipe.unet
         self.pooled = cast("nn.Module", pipe.unet.add_embedding)
         self.layers: list[Attention] = [
             module for name, module in pipe.unet.named_modules() if name.endswith("attn2")
         ]
-        self.queries = self._gathered(pipe, prompts, torch.Generator().manual_seed(seed))
+        settings: dict[str, Any] = {"output_type": "latent", "return_dict": False}
+        generator = torch.Generator().manual_seed(seed)
+        drawn = pipe(
+            prompts,
+            num_inference_steps=DRAWING,
+            guidance_scale=guidance,
+            generator=generator,
+            **settings,
+        )
+        self.queries = self._gathered(pipe, prompts, drawn[0], generator)
 
     @torch.no_grad()
     def _gathered(
-        self, pipe: StableDiffusionPipeline, prompts: list[str], generator: torch.Generator
+        self,
+        pipe: StableDiffusionPipeline,
+        prompts: list[str],
+        latents: Tensor,
+        generator: torch.Generator,
     ) -> list[Tensor]:
         hidden = pipe.text_encoder(tokens(pipe.tokenizer, prompts)).last_hidden_state
         seen: dict[int, list[Tensor]] = {}
@@ -138,16 +163,15 @@ class Questions:
             return note
 
         hooks = [layer.to_q.register_forward_hook(noting(i)) for i, layer in enumerate(self.layers)]
-        settings: dict[str, Any] = {"output_type": "latent", "return_dict": False}
-        latents = pipe(prompts, num_inference_steps=8, generator=generator, **settings)[0]
-        seen.clear()
-        for timestep in NOISE:
-            noise = torch.randn(latents.shape, generator=generator)
-            t = torch.full((len(prompts),), timestep)
-            noisy = pipe.scheduler.add_noise(latents, noise, t)
-            self.unet(noisy, t, encoder_hidden_states=hidden)
-        for hook in hooks:
-            hook.remove()
+        try:
+            for timestep in NOISE:
+                noise = torch.randn(latents.shape, generator=generator)
+                t = torch.full((len(prompts),), timestep)
+                noisy = pipe.scheduler.add_noise(latents, noise, t)
+                self.unet(noisy, t, encoder_hidden_states=hidden)
+        finally:
+            for hook in hooks:
+                hook.remove()
         out: list[Tensor] = []
         for i, layer in enumerate(self.layers):
             rows = torch.cat(seen[i])
@@ -218,7 +242,7 @@ def add_tokens(tokenizer: CLIPTokenizer, encoder: CLIPTextModel, words: dict[str
 def pairs(
     words: dict[str, str], chosen: list[str], rng: np.random.Generator
 ) -> tuple[list[str], list[str]]:
-    """Write a caption with each word, and the same with its label."""
+    """Write a caption with each word, some without article, and the same with its label."""
     mine: list[str] = []
     theirs: list[str] = []
     for word in chosen:
@@ -235,7 +259,13 @@ def pairs(
 
 
 def train(
-    pipe: StableDiffusionPipeline, words: dict[str, str], known: list[str], *, steps: int, seed: int
+    pipe: StableDiffusionPipeline,
+    words: dict[str, str],
+    known: list[str],
+    *,
+    steps: int,
+    guidance: float,
+    seed: int,
 ) -> dict[str, float]:
     """Add the words to a model's tokenizer and text encoder and train their vectors.
 
@@ -244,6 +274,7 @@ def train(
         words: From :func:`vocabulary`.
         known: Plain prompts of what the model was trained on, two or more.
         steps: Of training.
+        guidance: The model's own.
         seed: Of everything random.
 
     Returns:
@@ -252,7 +283,7 @@ def train(
     """
     rng = np.random.default_rng(seed)
     asked = rng.choice(known, min(PICTURES, len(known)), replace=False).tolist()
-    questions = Questions(pipe, asked, seed)
+    questions = Questions(pipe, asked, guidance, seed)
     tokenizer, encoder = pipe.tokenizer, pipe.text_encoder
 
     def states(texts: list[str]) -> Tensor:
@@ -306,15 +337,25 @@ def train(
 
 def load(model: Path) -> dict[str, str]:
     """Read the words of an exported model and what they stand for; a model may have none."""
-    file = model / FILE
+    file = model / export.WORDS
     known: dict[str, str] = json.loads(file.read_text("utf-8")) if file.exists() else {}
     return known
 
 
 def run(preset: Preset, options: argparse.Namespace) -> None:
-    """Teach an exported model, or the one that ships, and write it with its list of words."""
+    """Teach an exported model and write it with its list of words.
+
+    Raises:
+        ValueError: The model was taught before.
+    """
     source: Path = options.init or export.shipped(options.preset)
     target: Path = options.out or source
+    if load(source):
+        msg = (
+            f"{source.name} knows {len(load(source))} further words already, whose tokens would"
+            " stay as they are: name a model without any with --init"
+        )
+        raise ValueError(msg)
     art = render.load(options.work)
     known = [captions.prompt(c.label, style=c.style) for c in art.concepts if c.split == "trained"]
     pipe = samples.load(source)
@@ -322,7 +363,7 @@ def run(preset: Preset, options: argparse.Namespace) -> None:
     taken = pipe.tokenizer.get_vocab()
     judged = head.judges(options.work)
     words = vocabulary(art.concepts, judged, other_words(options.work), taken)
-    found = train(pipe, words, known, steps=STEPS, seed=preset.seed)
+    found = train(pipe, words, known, steps=STEPS, guidance=preset.guidance, seed=preset.seed)
     new = target.with_name(f".{target.name}.new")
     shutil.rmtree(new, ignore_errors=True)
     shutil.copytree(source, new)
@@ -331,7 +372,7 @@ def run(preset: Preset, options: argparse.Namespace) -> None:
     export.quiet_configs(new)
     for file in new.rglob("*.safetensors"):
         file.chmod(0o644)
-    (new / FILE).write_text(json.dumps(words, indent=1) + "\n", encoding="utf-8")
+    (new / export.WORDS).write_text(json.dumps(words, indent=1) + "\n", encoding="utf-8")
     total = export.check_sizes(new)
     export.replace(target, new)
     print(

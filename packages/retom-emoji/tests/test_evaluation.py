@@ -152,9 +152,14 @@ def test_every_way_to_degrade_changes_a_picture_and_keeps_it_one(way) -> None:
 def test_the_stage_writes_a_small_head_and_its_validation(tmp_path, settings, monkeypatch) -> None:
     from retom.metrics import load_head
 
-    made = art()
-    concepts.store(made.concepts, tmp_path)
-    np.save(tmp_path / render.PICTURES, made.rgba)
+    one_style = art()
+    second = [dataclasses.replace(c, style="twemoji") for c in one_style.concepts]
+    concepts.store(one_style.concepts, tmp_path)
+    np.save(tmp_path / render.PICTURES, one_style.rgba)
+    with pytest.raises(ValueError, match="has one: download and render with --preset gpu"):
+        head.run(settings, argparse.Namespace(work=tmp_path, out=None))
+    concepts.store((*one_style.concepts, *second), tmp_path)
+    np.save(tmp_path / render.PICTURES, np.concatenate([one_style.rgba] * 2))
     monkeypatch.setattr(head, "judges", lambda work: JUDGED)
     monkeypatch.setattr(head, "EACH", 2)
     monkeypatch.setattr(head, "STEPS", 3)
@@ -162,7 +167,7 @@ def test_the_stage_writes_a_small_head_and_its_validation(tmp_path, settings, mo
     assert load_head(tmp_path / head.FILE).held_out is not None
     assert (tmp_path / head.FILE).stat().st_size < 2 * 10**6
     report = json.loads((tmp_path / head.REPORT).read_text("utf-8"))
-    assert report["pictures"] == 2 * (TRAINED + HELD_OUT)
+    assert report["pictures"] == 4 * (TRAINED + HELD_OUT)
     assert report["new_composites"]["trained"]["num_texts"] == TRAINED
     assert head.load(tmp_path).sizes["texts"] == "numbers"
 

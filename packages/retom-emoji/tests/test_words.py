@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+
 import pytest
 
 pytest.importorskip("torch")
@@ -11,7 +13,7 @@ pytest.importorskip("tokenizers")
 import torch
 
 import retom_emoji
-from recipe import samples, words
+from recipe import preset, samples, words
 from recipe.concepts import Concept
 from recipe.head import Judges
 
@@ -22,7 +24,7 @@ class Meanings:
     """Text vectors that say which words are alike."""
 
     name = "meanings"
-    alike = ({"cat", "moggy", "pets"}, {"pizza", "pie"}, {"car", "speed"})
+    alike = ({"cat", "moggy", "pets", "cats", "cars"}, {"pizza", "pie"}, {"car", "speed"})
 
     def __call__(self, texts):
         rows = [
@@ -38,6 +40,8 @@ def test_words_stand_for_the_nearest_label_that_is_near_enough() -> None:
         Concept("3", "car", ("pets",), "held_out"),
     )
     judged = Judges(None, Meanings())  # type: ignore[arg-type]
+    plurals = words.vocabulary(known, judged, ["cars", "cats", "pizzaes", "reds"], set())
+    assert plurals == {"moggy": "cat", "pets": "cat", "pie": "pizza", "cats": "cat"}
     found = words.vocabulary(known, judged, ["moggy", "car", "red", "xy", "pie-s"], {"pie"})
     # A tag that is not near, a held-out name, a colour, a short or broken word and a token are out.
     assert found == {"moggy": "cat", "pets": "cat"}
@@ -53,7 +57,7 @@ def taught():
         pipe.text_encoder.get_input_embeddings().weight.clone(),
         pipe.tokenizer(list(retom_emoji.prompts("trained")))["input_ids"],
     )
-    report = words.train(pipe, WORDS, known, steps=6, seed=0)
+    report = words.train(pipe, WORDS, known, steps=6, guidance=4.0, seed=0)
     return pipe, before, report
 
 
@@ -89,6 +93,12 @@ def test_a_taught_model_survives_being_saved(taught, tmp_path) -> None:
     rows = [one.text_encoder.get_input_embeddings().weight for one in (pipe, again)]
     assert torch.equal(*rows)
     assert again.text_encoder.config.vocab_size == len(again.tokenizer)
+
+
+def test_a_model_is_taught_once(tmp_path) -> None:
+    options = argparse.Namespace(init=retom_emoji.folder(256), out=None, work=tmp_path, preset=None)
+    with pytest.raises(ValueError, match="model-256 knows 491 further words already"):
+        words.run(preset.load("cpu-256"), options)
 
 
 def test_a_word_that_is_a_token_already_is_refused() -> None:

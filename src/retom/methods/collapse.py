@@ -11,6 +11,7 @@ from retom.allocation import most_removable
 from retom.errors import ConfigError
 from retom.grid import Grid, Windows, check_window
 from retom.hints import NO_HINTS, Hints
+from retom.ordering import lowest_first
 from retom.plan import MergeMode, Plan
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ class Collapse:
         first = windows.token_index(x.device)[:, 0]
         target = windows.token_order(first[None, :, None].expand(1, -1, windows.area))
         token = torch.arange(grid.num_tokens, device=x.device)
-        stays = (target == token).to(torch.int8)
-        removed = torch.sort(stays, dim=1, stable=True).indices[:, : self.num_removed(grid)]
+        stays = (target == token).long()
+        removed = lowest_first(stays)[:, : self.num_removed(grid)]
         batch = x.shape[0]
         return Plan.build(removed.expand(batch, -1), target.expand(batch, -1), self.mode)

@@ -192,7 +192,7 @@ def _fit(
 
 
 def _dropped(features: Tensor, mean: Tensor, share: float, generator: torch.Generator) -> Tensor:
-    """Features of which a share is the mean, and the others are as much further from it."""
+    """Features of which a share is set to the mean, and the others scaled about it to make up."""
     if share == 0:
         return features
     kept = torch.rand(features.shape, generator=generator) >= share
