@@ -7,9 +7,17 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from retom import ordering
 from retom.ordering import highest_first, lowest_first
 
 FEW = [-torch.inf, -2.5, -0.0, 0.0, 1e-45, 0.5, 1.0, torch.inf]
+
+
+@pytest.fixture(autouse=True, params=[0, ordering.MANY], ids=["few are many", "as it is"])
+def _paths(request):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ordering, "MANY", request.param)
+        yield
 
 
 def slow(row, *, descending):
