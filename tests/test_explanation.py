@@ -163,7 +163,7 @@ def test_traffic_of_a_gather_by_hand():
     assert watched.moved(grid, "attention+mlp") == 2 * (merge + unmerge)
     difference, sum_of_both = 2 * channels * 3 * kept, 2 * channels * 3 * tokens
     assert watched.moved(grid, "block") == merge + unmerge + difference + sum_of_both
-    assert watched.planning[grid] > merge + unmerge
+    assert watched.planning(grid) > merge + unmerge
 
 
 def test_whether_a_layer_pays_depends_on_the_hardware():
@@ -348,6 +348,16 @@ def test_what_is_said_does_not_depend_on_what_was_asked_before():
     tables._KEPT.clear()
     first, again = (retom.explain(tiny_flux(), height=256, width=256) for _ in range(2))
     assert first.layers == again.layers
+
+
+def test_watching_a_method_counts_its_plan_once():
+    tokens, grid = torch.empty(1, 64, 8, device="meta"), retom.Grid(8, 8)
+    counts = []
+    for method in (retom.methods.ToMe(), Watched(retom.methods.ToMe())):
+        with FlopCounterMode(display=False) as counter:
+            method.plan(tokens, grid)
+        counts.append(counter.get_total_flops())
+    assert counts[0] == counts[1] > 0
 
 
 def really(model, arguments):

@@ -150,10 +150,10 @@ class Runs:
 
     def _moved(self, watched: Watched, level: int, scope: str) -> int:
         grid = self.grids[level]
-        if grid not in watched.planning:
+        if grid not in watched.asked:
             return 0  # so few tokens that none goes
         sharers = sum(other == level for other in self.levels.values())
-        plan = watched.planning[grid] // (1 if self.base.share == "layer" else sharers)
+        plan = watched.planning(grid) // (1 if self.base.share == "layer" else sharers)
         return plan + watched.moved(grid, scope)
 
 

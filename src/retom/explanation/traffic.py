@@ -35,8 +35,7 @@ class Watched:
         inner: The other one.
         plans: The plan for each grid and batch, for queries apart from keys and for both alike,
             made from tokens of :data:`DTYPE`.
-        planning: Bytes that making the plan for a grid moved, for one picture.
-        channels: Channels of a token on each grid.
+        asked: Shape of the tokens (B, N, C) and the hints that each grid was last planned for with.
     """
 
     name: ClassVar[str] = "watched"
@@ -45,8 +44,9 @@ class Watched:
     plans: dict[tuple[Grid, int, bool], TokenPlan] = field(
         default_factory=dict["tuple[Grid, int, bool]", "TokenPlan"]
     )
-    planning: dict[Grid, int] = field(default_factory=dict["Grid", int])
-    channels: dict[Grid, int] = field(default_factory=dict["Grid", int])
+    asked: dict[Grid, tuple[torch.Size, Hints]] = field(
+        default_factory=dict["Grid", "tuple[torch.Size, Hints]"]
+    )
 
     @property
     def ratio(self) -> float:
@@ -66,12 +66,20 @@ class Watched:
         key = grid, x.shape[0], hints.apart
         if key not in self.plans:
             tokens = torch.empty(x.shape, dtype=DTYPE, device="meta")
-            self.inner.plan(tokens, grid, hints)  # index tables, which later calls find made
-            with _Bytes() as moved:
-                self.plans[key] = self.inner.plan(tokens, grid, hints)
-            self.planning[grid] = moved.total // x.shape[0]
-            self.channels[grid] = x.shape[-1]
+            self.plans[key] = self.inner.plan(tokens, grid, hints)
+            self.asked[grid] = x.shape, hints
         return self.plans[key]
+
+    def planning(self, grid: Grid) -> int:
+        """Bytes that a plan for one item moves, index tables aside, which calls find made.
+
+        To be asked after the call that planned: what that call counts, it would count twice.
+        """
+        shape, hints = self.asked[grid]
+        tokens = torch.empty(shape, dtype=DTYPE, device="meta")
+        with _Bytes() as moved:
+            self.inner.plan(tokens, grid, hints)
+        return moved.total // shape[0]
 
     def moved(self, grid: Grid, scope: str) -> int:
         """Bytes that a block moves to merge what it takes in and un-merge what it puts out.
@@ -83,7 +91,7 @@ class Watched:
         """
         plans = {apart: plan for (of, _, apart), plan in self.plans.items() if of == grid}
         plan = plans.get(scope == "attention") or next(iter(plans.values()))
-        shape = plan.batch_size, grid.num_tokens, self.channels[grid]
+        shape = plan.batch_size, grid.num_tokens, self.asked[grid][0][-1]
         tokens = torch.empty(shape, dtype=DTYPE, device="meta")
         with _Bytes() as moved:
             for _ in range(2 if scope == "attention+mlp" else 1):
