@@ -54,6 +54,12 @@ class Background:
     pattern: Pattern
 
 
+def resized(picture: Picture, side: int) -> Picture:
+    """Resize a picture to a square by bicubic interpolation; one of that size stays as it is."""
+    image = Image.fromarray(picture).resize((side, side), Image.Resampling.BICUBIC)
+    return np.asarray(image)
+
+
 def random_background(rng: np.random.Generator) -> Background:
     """Draw a colour and a pattern; white is as rare as any other colour."""
     colour = str(rng.choice(list(COLOURS)))

@@ -14,7 +14,7 @@ import torch
 from PIL import Image, ImageFilter
 from torch.nn.functional import grid_sample, interpolate
 
-from .compose import Picture
+from .compose import Picture, resized
 
 SOFTEST = 4.0
 """Detail is lost up to this factor."""
@@ -22,11 +22,6 @@ BENT = 0.35
 """Largest standard deviation of a knot's displacement, in cells of the grid of knots."""
 CELLS = (5, 16)
 """Fewest and most knots along an edge."""
-
-
-def _resized(picture: Picture, side: int) -> Picture:
-    image = Image.fromarray(picture).resize((side, side), Image.Resampling.BICUBIC)
-    return np.asarray(image)
 
 
 def _clipped(values: npt.NDArray[np.floating]) -> Picture:
@@ -56,14 +51,14 @@ def paint_over(picture: Picture, rng: np.random.Generator) -> Picture:
 def soften(picture: Picture, rng: np.random.Generator) -> Picture:
     """Shrink the picture and enlarge it again."""
     side = picture.shape[0]
-    return _resized(_resized(picture, max(1, round(side / rng.uniform(1.2, SOFTEST)))), side)
+    return resized(resized(picture, max(1, round(side / rng.uniform(1.2, SOFTEST)))), side)
 
 
 def mottle(picture: Picture, rng: np.random.Generator) -> Picture:
     """Add noise in spots of one and a half to eight pixels."""
     side = picture.shape[0]
     spots = max(1, int(side / rng.uniform(1.5, 8)))
-    noise = _resized(_clipped(rng.normal(128, 40, (spots, spots, 3))), side)
+    noise = resized(_clipped(rng.normal(128, 40, (spots, spots, 3))), side)
     strength = rng.uniform(0.05, 0.4)
     return _clipped(picture + (noise.astype(np.float32) - 128) * strength)
 

@@ -123,7 +123,7 @@ def likeness(study: Study, drawn: dict[str, Features]) -> dict[str, dict[str, Es
 def naming(study: Study, shown: list[Concept], features: Features) -> dict[str, dict[str, Any]]:
     """Retrieval of drawn pictures, and of the real ones of the same concepts, by the head."""
     own = [references.plain(concept) for concept in shown]
-    every = [references.plain(c) for c in study.art.concepts if c.split == "trained"]
+    every = references.plain_of(study.art, "trained")
     codes = {(c.code, c.style) for c in shown}
     keep = [i for i, c in enumerate(study.art.concepts) if (c.code, c.style) in codes]
     art = Art(tuple(study.art.concepts[i] for i in keep), study.art.rgba[np.array(keep)])
@@ -153,7 +153,7 @@ def calling(study: Study) -> dict[str, dict[str, Any]]:
     asked = sorted(random.Random(0).sample(sorted(study.words), min(TRAINED, len(study.words))))
     drawn = study.drawn("words", [captions.prompt(word) for word in asked])
     own = [captions.prompt(study.words[word]) for word in asked]
-    every = [references.plain(c) for c in study.art.concepts if c.split == "trained"]
+    every = references.plain_of(study.art, "trained")
     found = head.named(study.head, study.judged, study.judged.features(drawn), own, [*every, *own])
     return {"drawn, by a further word": {str(found.num_texts): dataclasses.asdict(found)}}
 
@@ -177,7 +177,7 @@ def copying(study: Study, target: Path) -> dict[str, Any]:
         prompts = [
             captions.prompt(c.label, style=c.style, background=BEHIND.colour) for c in several
         ]
-        pictures = [_resized(p, size) for p in study.drawn(f"near-{split}", prompts)]
+        pictures = [compose.resized(p, size) for p in study.drawn(f"near-{split}", prompts)]
         features = study.judged.features(pictures).values.numpy()
         near = neighbours.nearest(pictures, features, known.pictures, known_features)
         own = [names[place] == c.label for place, c in zip(near.by_features, several, strict=True)]
@@ -209,12 +209,6 @@ def _said(near: neighbours.Nearest) -> dict[str, Any]:
 
 def _on(art: Art, preset: Preset) -> references.Composites:
     return references.composites(art, preset, 1, preset.seed, background=BEHIND)
-
-
-def _resized(picture: Picture, size: int) -> Picture:
-    if picture.shape[:2] == (size, size):
-        return picture
-    return np.asarray(Image.fromarray(picture).resize((size, size), Image.Resampling.BICUBIC))
 
 
 def run(preset: Preset, options: argparse.Namespace) -> None:

@@ -97,6 +97,20 @@ def replace(folder: Path, new: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
+def finish(new: Path, target: Path) -> int:
+    """Put a folder that is written in the place of ``target``; return its bytes.
+
+    Raises:
+        ValueError: It is larger than what the repository takes.
+    """
+    quiet_configs(new)
+    for file in new.rglob("*.safetensors"):
+        file.chmod(0o644)  # written for the owner alone
+    total = check_sizes(new)
+    replace(target, new)
+    return total
+
+
 def run(preset: Preset, options: argparse.Namespace) -> None:
     """Assemble, halve, check and swap in."""
     target: Path = options.out or shipped(options.preset)
@@ -106,12 +120,8 @@ def run(preset: Preset, options: argparse.Namespace) -> None:
     shutil.rmtree(new, ignore_errors=True)
     pipe.to(dtype=torch.float16)
     pipe.save_pretrained(new, max_shard_size=SHARD - 10**6)
-    quiet_configs(new)
-    for file in new.rglob("*.safetensors"):
-        file.chmod(0o644)  # written for the owner alone
     write_prompts(options.work, new)
     if options.init and (options.init / WORDS).exists():
         shutil.copy(options.init / WORDS, new / WORDS)
-    total = check_sizes(new)
-    replace(target, new)
+    total = finish(new, target)
     print(f"export: {target.name}, {total / 1e6:.1f} MB, preset seed {preset.seed}", flush=True)

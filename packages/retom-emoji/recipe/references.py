@@ -65,6 +65,11 @@ def plain(concept: Concept) -> str:
     return captions.prompt(concept.label, style=concept.style)
 
 
+def plain_of(art: Art, split: concepts.Split) -> list[str]:
+    """Return the plain prompt of every entry of a split."""
+    return [plain(concept) for concept in art.concepts if concept.split == split]
+
+
 def run(preset: Preset, options: argparse.Namespace) -> None:
     """Write PNG files by split, for ``retom eval --real OUT/trained``, and their prompts.
 

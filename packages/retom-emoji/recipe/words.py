@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from . import captions, compose, concepts, download, export, head, render, samples
+from . import captions, compose, concepts, download, export, head, references, render, samples
 from .concepts import Concept
 from .head import Judges
 from .preset import Preset
@@ -350,14 +350,14 @@ def run(preset: Preset, options: argparse.Namespace) -> None:
     """
     source: Path = options.init or export.shipped(options.preset)
     target: Path = options.out or source
-    if load(source):
+    if taught := load(source):
         msg = (
-            f"{source.name} knows {len(load(source))} further words already, whose tokens would"
+            f"{source.name} knows {len(taught)} further words already, whose tokens would"
             " stay as they are: name a model without any with --init"
         )
         raise ValueError(msg)
     art = render.load(options.work)
-    known = [captions.prompt(c.label, style=c.style) for c in art.concepts if c.split == "trained"]
+    known = references.plain_of(art, "trained")
     pipe = samples.load(source)
     pipe.set_progress_bar_config(disable=True)
     taken = pipe.tokenizer.get_vocab()
@@ -369,12 +369,8 @@ def run(preset: Preset, options: argparse.Namespace) -> None:
     shutil.copytree(source, new)
     pipe.text_encoder.half().save_pretrained(new / "text_encoder")
     pipe.tokenizer.save_pretrained(new / "tokenizer")
-    export.quiet_configs(new)
-    for file in new.rglob("*.safetensors"):
-        file.chmod(0o644)
     (new / export.WORDS).write_text(json.dumps(words, indent=1) + "\n", encoding="utf-8")
-    total = export.check_sizes(new)
-    export.replace(target, new)
+    total = export.finish(new, target)
     print(
         f"words: {len(words)}, {found['before']:.2f} apart before, {found['at first']:.2f} at"
         f" first, {found['after']:.2f} after training;"
