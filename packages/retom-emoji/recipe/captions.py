@@ -16,6 +16,8 @@ from .concepts import Concept
 STYLE = "fluent 3d emoji"
 """The style examples ask for."""
 TAGGED = 0.25
+RENAMED = 0.15
+"""Share of a large set's captions that call the object by one of its tags."""
 UNSTYLED = 0.2
 """Share of captions that leave the style open."""
 BARE = 0.2
@@ -96,12 +98,10 @@ def caption(concept: Concept, background: Background, rng: np.random.Generator) 
     return written
 
 
-def varied(
-    concept: Concept, background: Background, rng: np.random.Generator, *, renamed: float
-) -> str:
-    """Draw a caption, a share of which use a tag as the name."""
+def varied(concept: Concept, background: Background, rng: np.random.Generator) -> str:
+    """Draw a caption that may also use a tag as the name."""
     label = concept.label
-    if concept.tags and rng.random() < renamed:
+    if concept.tags and rng.random() < RENAMED:
         label = concept.tags[int(rng.integers(len(concept.tags)))]
     return caption(dataclasses.replace(concept, label=label), background, rng)
 

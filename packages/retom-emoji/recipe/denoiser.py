@@ -27,13 +27,13 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from . import noise, render, sentences, text
 from .ema import Ema
-from .grow import ENDS, outermost
+from .grow import outermost
 from .loop import Loop, move, set_rate
 from .network import build, fitted, grown
 from .optimizers import MatrixOptimizer, Together
 from .pool import Encoders, Pool
 from .precision import mixed
-from .preset import Part, Phase, Preset
+from .preset import Phase, Preset
 from .stream import Stream
 
 RENEWED = 16
@@ -225,22 +225,11 @@ def anchored(
     return both
 
 
-def limit(unet: UNet2DConditionModel, part: Part) -> None:
-    """Let a phase train the part of a UNet that it is for, and no other."""
-    for name, weight in unet.named_parameters():
-        weight.requires_grad_(part == "all" or name.startswith(ENDS) == (part == "ends"))
-
-
 def split(unet: UNet2DConditionModel) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """Part the matrices between hidden channels, which Muon is made for, from all else.
-
-    What the phase leaves as it is is in neither.
-    """
+    """Part the matrices between hidden channels, which Muon is made for, from all else."""
     matrices: list[nn.Parameter] = []
     others: list[nn.Parameter] = []
     for name, weight in unet.named_parameters():
-        if not weight.requires_grad:
-            continue
         outer = name.startswith(("conv_in", "conv_out", "time_embedding.linear_1"))
         (others if outer or weight.ndim == 1 else matrices).append(weight)
     return matrices, others
@@ -281,10 +270,7 @@ def train(
     """
     settings = preset.denoiser
     modules: dict[str, nn.Module] = {"unet": unet}
-    limit(unet, phase.part)
-    matrices, others = split(unet)
-    if not phase.matrix_rate:
-        matrices, others = [], matrices + others
+    matrices, others = split(unet) if phase.matrix_rate else ([], list(unet.parameters()))
     groups = [{"params": others, "peak": phase.rate}]
     if phase.text_rate:
         encoders.text.train().requires_grad_(requires_grad=True)
@@ -374,7 +360,7 @@ def run(
     finished = True
     for phase in preset.denoiser.phases:
         if finished and options.phase in (None, phase.name):
-            unet = fitted(unet, phase, preset, work)
+            unet = fitted(unet, phase, preset)
             move(unet, device)
             unet.train()
             finished = train(

@@ -15,9 +15,6 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import nn
 
-ENDS = ("conv_in.", "conv_norm_out.", "conv_out.")
-"""What stands between the outermost level and the latents."""
-
 
 def grow(
     unet: UNet2DConditionModel, width: int, build: Callable[[], UNet2DConditionModel]
@@ -64,47 +61,6 @@ def grow(
             for part in block.attentions:
                 _zero(part.proj_out)
     return grown
-
-
-def shrink(
-    unet: UNet2DConditionModel, build: Callable[[], UNet2DConditionModel]
-) -> UNet2DConditionModel:
-    """Return a copy of a grown UNet without its outermost level, for pictures of half the size.
-
-    Its first convolution is what :func:`grow` made of one like it, read back; its last ones are
-    those of the grown UNet. Both are near what the inner levels are used to and no more than that.
-
-    Args:
-        unet: A UNet that :func:`grow` made, trained since or not.
-        build: Makes an untrained UNet of one level less.
-    """
-    small = build()
-    config: Any = small.config
-    depth = len(config.block_out_channels)
-    weights = unet.state_dict()
-    places = {name: _place(name) for name in small.state_dict()}
-    kept = {name: weights[place] for name, place in places.items() if _inside(place, depth)}
-    small.load_state_dict(kept, strict=False)
-    strided: Any = unet.down_blocks[0]
-    strided = strided.downsamplers[0].conv
-    first: Any = small.conv_in
-    with torch.no_grad():
-        first.bias.copy_(strided.bias)
-        for channel in range(config.in_channels):
-            for y in range(3):
-                for x in range(3):
-                    box = 4 * channel + 2 * min(y, 1) + min(x, 1)
-                    first.weight[:, channel, y, x] = strided.weight[:, box, y, x]
-    return small
-
-
-def refill(unet: UNet2DConditionModel, small: UNet2DConditionModel) -> None:
-    """Put inner levels back into the UNet that :func:`shrink` had them from."""
-    config: Any = small.config
-    depth = len(config.block_out_channels)
-    inner = {_place(name): weight for name, weight in small.state_dict().items()}
-    inner = {n: w for n, w in inner.items() if _inside(n, depth) and not n.startswith(ENDS)}
-    unet.load_state_dict(inner, strict=False)
 
 
 def outermost(unet: UNet2DConditionModel) -> list[nn.Parameter]:

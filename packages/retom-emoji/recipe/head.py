@@ -39,8 +39,6 @@ EACH = 3
 """Composites of every entry of the art; their features take nearly all of the time."""
 SIDE = 160
 """Pixels of a composite's edge: the network enlarges it, and halves that at once."""
-RENAMED = 0.15
-"""Share of the captions that call the object by one of its tags."""
 SCALES = (0.6, 0.95)
 """How much of the edge an object takes."""
 STEPS = 2500
@@ -82,9 +80,7 @@ def judges(work: Path) -> Judges:
 
 def texts_of(concept: Concept, behind: list[Background], rng: np.random.Generator) -> list[str]:
     """Write a text for each picture of a concept: the plain prompt for the first, then captions."""
-    later = [
-        captions.varied(concept, background, rng, renamed=RENAMED) for background in behind[1:]
-    ]
+    later = [captions.varied(concept, background, rng) for background in behind[1:]]
     return [references.plain(concept), *later]
 
 

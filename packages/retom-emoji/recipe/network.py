@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from diffusers import UNet2DConditionModel
 
-from .grow import grow, refill, shrink
+from .grow import grow
 from .preset import DenoiserSettings, Phase, Preset
 
 
@@ -53,29 +52,11 @@ def grown(settings: DenoiserSettings, phase: Phase) -> int:
     return levels[0] - levels[1]
 
 
-def fitted(
-    unet: UNet2DConditionModel, phase: Phase, preset: Preset, work: Path
-) -> UNet2DConditionModel:
-    """Return a UNet with the levels that a phase has.
-
-    A level too many is taken off and kept in the work folder. One too few is the one that was taken
-    off, or else grown.
-    """
+def fitted(unet: UNet2DConditionModel, phase: Phase, preset: Preset) -> UNet2DConditionModel:
+    """Return a UNet with the levels that a phase has, grown where it has fewer."""
     widths = preset.denoiser.widths
     config: Any = unet.config
-    present, wanted = len(config.block_out_channels), phase.levels or len(widths)
-    for levels in range(present, wanted, -1):
-        unet.save_pretrained(work / f"unet-{levels}-levels")
-        unet = shrink(unet, partial(build, preset, levels - 1))
-        print(f"denoiser-{phase.name}: {levels - 1} of {levels} levels", flush=True)
-    for levels in range(present + 1, wanted + 1):
-        kept = work / f"unet-{levels}-levels"
-        if kept.exists():
-            whole = UNet2DConditionModel.from_pretrained(kept)
-            refill(whole, unet)
-            unet = whole
-        else:
-            unet = grow(unet, widths[-levels], partial(build, preset, levels))
-        how = "back" if kept.exists() else "grown"
-        print(f"denoiser-{phase.name}: {how} to {levels} levels", flush=True)
+    for levels in range(len(config.block_out_channels) + 1, (phase.levels or len(widths)) + 1):
+        unet = grow(unet, widths[-levels], partial(build, preset, levels))
+        print(f"denoiser-{phase.name}: grown to {levels} levels", flush=True)
     return unet

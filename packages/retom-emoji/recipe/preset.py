@@ -5,9 +5,7 @@ from __future__ import annotations
 import tomllib
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
-Part = Literal["all", "ends", "inside"]
 FOLDER = Path(__file__).parent / "presets"
 
 
@@ -100,12 +98,6 @@ class Phase:
             above 1 fewer.
         levels: How many of the UNet's levels, from the innermost, there are in this phase; 0 for
             all. What a phase has more than the one before, the UNet is given by :mod:`.grow`.
-        part: What is trained: ``all``; or of a UNet whose outer level was taken off, its ``ends``,
-            the convolutions that stand in for that level, or its ``inside``, all but these.
-        main_share: Share of the pictures in the first of the preset's styles, of those composed
-            anew; 0 for as many as there are.
-        renamed: Share of their captions that call the object by one of its tags.
-        pair_scales: Smallest and largest edge of each of two objects as fractions of the canvas.
     """
 
     name: str
@@ -125,10 +117,6 @@ class Phase:
     levels: int = 0
     warmup: int = 100
     noisy: float = 0.6
-    part: Part = "all"
-    main_share: float = 0.0
-    renamed: float = 0.15
-    pair_scales: tuple[float, float] = (0.38, 0.52)
 
 
 @dataclass(frozen=True)

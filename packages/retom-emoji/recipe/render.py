@@ -69,18 +69,17 @@ def gather(preset: Preset, work: Path) -> tuple[Concept, ...]:
     """Write the art file and the list of concepts, style by style.
 
     Raises:
-        ValueError: A concept of the preset's list lacks art in the first of the styles. The others
-            bring what they have of the list; without a list, each style brings all it has.
+        ValueError: A concept of the preset's list lacks art in one of the styles. Without a list,
+            each style brings what it has.
     """
     labels = concepts.wanted(preset.concepts) if preset.concepts else None
     entries = concepts.entries(work, labels)
     chosen: list[Concept] = []
     sources: list[bytes] = []
     for style in styles.by_keys(preset.styles):
-        complete = labels is not None and style.key == preset.styles[0]
         published = styles.sources(style, work)
         missing = [c.label for c in entries if c.code not in published]
-        if complete and missing:
+        if labels and missing:
             msg = f"style {style.key} has no usable art for: {', '.join(missing)}"
             raise ValueError(msg)
         for concept in entries:

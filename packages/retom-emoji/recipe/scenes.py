@@ -30,6 +30,7 @@ RELATIONS: tuple[tuple[str, Axis, bool], ...] = (
     ("below", "column", False),
 )
 """Words between two objects, the axis they lie along, and whether the first comes first."""
+PAIR_SCALES = (0.38, 0.52)
 PAIR_OFFSET = 0.245
 PATTERNS = [name for name, _ in compose.PATTERNS]
 
@@ -95,18 +96,15 @@ def single(
     return Layout(rows[:, None], scale, centres.astype(np.float32), named, (), paint)
 
 
-def pair(
-    rows: npt.NDArray[np.int64], scales: tuple[float, float], rng: np.random.Generator
-) -> Layout:
+def pair(rows: npt.NDArray[np.int64], rng: np.random.Generator) -> Layout:
     """Lay out pictures of two objects side by side or one above the other.
 
     Args:
         rows: ``(B, 2)`` the objects, in the order the caption names them.
-        scales: Smallest and largest edge of each as fractions of the canvas.
         rng: Draws everything else.
     """
     count = len(rows)
-    scale = rng.uniform(*scales, (count, 2)).astype(np.float32)
+    scale = rng.uniform(*PAIR_SCALES, (count, 2)).astype(np.float32)
     centres = 0.5 + rng.uniform(-0.02, 0.02, (count, 2, 2))
     kinds = rng.integers(len(RELATIONS), size=count)
     for i, kind in enumerate(kinds):
@@ -163,21 +161,6 @@ def place(canvas: Tensor, art: Tensor, scales: Tensor, centres: Tensor) -> Tenso
     return canvas * (1 - layer[:, 3:]) + layer[:, :3]
 
 
-class _Deck:
-    """Rows in random order, all of them once before one comes again."""
-
-    def __init__(self, rows: npt.NDArray[np.int64], rng: np.random.Generator) -> None:
-        self._rows = rows
-        self._rng = rng
-        self._order = np.zeros(0, dtype=np.int64)
-
-    def take(self, count: int) -> npt.NDArray[np.int64]:
-        while len(self._order) < count:
-            self._order = np.concatenate([self._order, self._rng.permutation(self._rows)])
-        taken, self._order = self._order[:count], self._order[count:]
-        return taken
-
-
 class Scenes:
     """Draws layouts on the CPU and composes them on a device.
 
@@ -186,46 +169,39 @@ class Scenes:
         split: Only these are shown.
         device: Where pictures are composed; an accelerator keeps the art in its memory.
         seed: Seed of the layouts.
-        main_share: Share of the pictures in the style that the art has first; 0 for as many as it
-            has.
     """
 
-    def __init__(
-        self, art: Art, split: Split, device: torch.device, seed: int, *, main_share: float = 0.0
-    ) -> None:
+    def __init__(self, art: Art, split: Split, device: torch.device, seed: int) -> None:
         self.concepts = art.concepts
         self.rng = np.random.default_rng(seed)
         self._device = device
-        rows = art.rows(split)
-        main = np.array([art.concepts[row].style == art.concepts[0].style for row in rows])
-        shares = (main_share, 1 - main_share) if main_share else (1.0,)
-        groups = (rows[main], rows[~main]) if main_share else (rows,)
-        self._decks = [_Deck(group, self.rng) for group in groups]
-        self._shares = shares
+        self._rows = art.rows(split)
+        self._order = np.zeros(0, dtype=np.int64)
         self._rgba = art.rgba
         resident = device.type != "cpu"
         self._resident = torch.from_numpy(np.array(art.rgba)).to(device) if resident else None
         self._by_style: dict[str, npt.NDArray[np.int64]] = {}
         for style in {c.style for c in art.concepts}:
-            keep = [row for row in rows if art.concepts[row].style == style]
+            keep = [row for row in self._rows if art.concepts[row].style == style]
             self._by_style[style] = np.array(keep, dtype=np.int64)
 
     def _take(self, count: int) -> npt.NDArray[np.int64]:
-        """Take the next objects; in each group all come once before one comes again."""
-        from_each = self.rng.multinomial(count, self._shares)
-        taken = [deck.take(n) for deck, n in zip(self._decks, from_each, strict=True)]
-        return np.concatenate(taken)
+        """Take the next objects; all come once before one comes again."""
+        while len(self._order) < count:
+            self._order = np.concatenate([self._order, self.rng.permutation(self._rows)])
+        taken, self._order = self._order[:count], self._order[count:]
+        return taken
 
     def singles(self, count: int, scales: tuple[float, float]) -> Layout:
         """Lay out pictures of one object."""
         return single(self._take(count), scales, self.rng)
 
-    def pairs(self, count: int, scales: tuple[float, float]) -> Layout:
+    def pairs(self, count: int) -> Layout:
         """Lay out pictures of two objects of one style."""
         first = self._take(count)
         same = [self._by_style[self.concepts[row].style] for row in first]
         second = np.array([int(rows[self.rng.integers(len(rows))]) for rows in same], np.int64)
-        return pair(np.stack([first, second], axis=1).reshape(-1, 2), scales, self.rng)
+        return pair(np.stack([first, second], axis=1).reshape(-1, 2), self.rng)
 
     def _art(self, rows: npt.NDArray[np.int64]) -> Tensor:
         if self._resident is None:

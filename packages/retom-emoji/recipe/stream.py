@@ -32,23 +32,21 @@ class Stream:
     def __init__(self, art: Art, encoders: Encoders, phase: Phase, seed: int) -> None:
         self._encoders = encoders
         self._phase = phase
-        self._scenes = Scenes(
-            art, "trained", encoders.autoencoder.device, seed, main_share=phase.main_share
-        )
+        self._scenes = Scenes(art, "trained", encoders.autoencoder.device, seed)
         self._thread = ThreadPoolExecutor(1)
         self._next: Future[tuple[list[Layout], Tensor]] = self._thread.submit(self._plan)
 
     def _plan(self) -> tuple[list[Layout], Tensor]:
-        scenes, rng, phase = self._scenes, self._scenes.rng, self._phase
-        pairs = round(phase.pairs * phase.batch)
-        layouts = [scenes.singles(phase.batch - pairs, phase.scales)]
+        scenes, rng = self._scenes, self._scenes.rng
+        pairs = round(self._phase.pairs * self._phase.batch)
+        layouts = [scenes.singles(self._phase.batch - pairs, self._phase.scales)]
         shown = [scenes.concepts[row] for row in layouts[0].rows[:, 0]]
         texts = [
-            captions.varied(concept, background, rng, renamed=phase.renamed)
+            captions.varied(concept, background, rng)
             for concept, background in zip(shown, layouts[0].backgrounds, strict=True)
         ]
         if pairs:
-            layout = scenes.pairs(pairs, phase.pair_scales)
+            layout = scenes.pairs(pairs)
             layouts.append(layout)
             for rows, words, background in zip(
                 layout.rows, layout.relations, layout.backgrounds, strict=True

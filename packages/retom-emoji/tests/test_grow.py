@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import pytest
 
@@ -24,8 +23,6 @@ SMALL = replace(
 INNER, OUTER = (
     replace(phase, levels=n) for phase, n in zip(CPU.denoiser.phases, (2, 3), strict=True)
 )
-NOWHERE = Path("no-such-folder")
-"""A work folder in which no level was taken off."""
 PHASES = replace(SMALL, denoiser=replace(SMALL.denoiser, phases=(INNER, OUTER)))
 
 
@@ -51,7 +48,7 @@ def smooth(batch: int) -> torch.Tensor:
 @torch.no_grad()
 def test_it_answers_what_it_answered_to_pictures_of_half_the_size() -> None:
     unet = untrained()
-    grown = network.fitted(unet, OUTER, PHASES, NOWHERE).eval()
+    grown = network.fitted(unet, OUTER, PHASES).eval()
     small = smooth(2)
     # a picture of twice the size whose means are these, divided by the two that noise shrinks by
     large = torch.nn.functional.interpolate(small, scale_factor=2, mode="bilinear") / 2
@@ -67,7 +64,7 @@ def test_it_answers_what_it_answered_to_pictures_of_half_the_size() -> None:
 @torch.no_grad()
 def test_noise_reaches_the_inner_levels_as_strong_as_before() -> None:
     unet = untrained()
-    grown = network.fitted(unet, OUTER, PHASES, NOWHERE)
+    grown = network.fitted(unet, OUTER, PHASES)
     pixels = torch.randn(8, 4, 64, 64)
     strided = grown.down_blocks[0].downsamplers[0].conv
     inside = strided(grown.conv_in(pixels))
@@ -77,7 +74,7 @@ def test_noise_reaches_the_inner_levels_as_strong_as_before() -> None:
 
 def test_the_new_level_attends_as_the_one_inside_and_is_not_heard() -> None:
     unet = untrained()
-    grown = network.fitted(unet, OUTER, PHASES, NOWHERE)
+    grown = network.fitted(unet, OUTER, PHASES)
     pairs = [(grown.down_blocks[0], unet.down_blocks[0]), (grown.up_blocks[2], unet.up_blocks[1])]
     for new, old in pairs:
         for part, known in zip(new.attentions, old.attentions, strict=True):
@@ -91,7 +88,7 @@ def test_the_new_level_attends_as_the_one_inside_and_is_not_heard() -> None:
 def test_what_learns_faster_is_what_was_added() -> None:
     unet = untrained()
     inner = set(unet.state_dict())
-    grown = network.fitted(unet, OUTER, PHASES, NOWHERE)
+    grown = network.fitted(unet, OUTER, PHASES)
     fast = {id(weight) for weight in grow.outermost(grown)}
     names = {name for name, weight in grown.named_parameters() if id(weight) in fast}
     places = {grow._place(name) for name in inner}
@@ -102,7 +99,7 @@ def test_what_learns_faster_is_what_was_added() -> None:
 
 
 def test_the_added_level_has_a_rate_of_its_own() -> None:
-    unet = network.fitted(untrained(), OUTER, PHASES, NOWHERE)
+    unet = network.fitted(untrained(), OUTER, PHASES)
     matrices, _ = denoiser.split(unet)
     phase = replace(OUTER, matrix_rate=1e-3, new_rate=3e-3)
     known, new = denoiser.matrix_optimizers(unet, matrices, phase, grown=True)
@@ -117,7 +114,7 @@ def test_the_added_level_has_a_rate_of_its_own() -> None:
 
 def test_every_new_weight_can_learn() -> None:
     torch.manual_seed(0)
-    grown = network.fitted(untrained(), OUTER, PHASES, NOWHERE)
+    grown = network.fitted(untrained(), OUTER, PHASES)
     optimizer = torch.optim.SGD(grown.parameters(), lr=1e-2)
     for _ in range(2):  # in the first step, nothing comes through what starts at zero
         optimizer.zero_grad()
@@ -130,9 +127,9 @@ def test_every_new_weight_can_learn() -> None:
 
 def test_a_phase_with_the_same_levels_leaves_the_network_alone() -> None:
     unet = untrained()
-    assert network.fitted(unet, INNER, PHASES, NOWHERE) is unet
-    grown = network.fitted(unet, OUTER, PHASES, NOWHERE)
-    assert network.fitted(grown, OUTER, PHASES, NOWHERE) is grown
+    assert network.fitted(unet, INNER, PHASES) is unet
+    grown = network.fitted(unet, OUTER, PHASES)
+    assert network.fitted(grown, OUTER, PHASES) is grown
     assert list(grown.config.block_out_channels) == [32, 32, 64]
 
 
@@ -171,45 +168,5 @@ def test_presets_grow_in_steps_that_can_be_taken(name: str) -> None:
     settings = preset.load(name)
     unet = network.build(settings, settings.denoiser.phases[0].levels)
     for phase in settings.denoiser.phases:
-        unet = network.fitted(unet, phase, settings, NOWHERE)
+        unet = network.fitted(unet, phase, settings)
     assert unet.config.block_out_channels == settings.denoiser.widths
-
-
-def test_a_level_that_is_taken_off_comes_back_around_what_was_trained_inside(
-    tmp_path: Path,
-) -> None:
-    unet = untrained()
-    whole = network.fitted(unet, OUTER, PHASES, NOWHERE)
-    for weight in grow.outermost(whole):  # a level that has been trained since it was added
-        torch.nn.init.normal_(weight, std=0.1)
-    before = {name: weight.clone() for name, weight in whole.state_dict().items()}
-    small = network.fitted(whole, INNER, PHASES, tmp_path)
-    inside = {n: w for n, w in small.state_dict().items() if not n.startswith(grow.ENDS)}
-    for name, weight in inside.items():
-        torch.testing.assert_close(weight, unet.state_dict()[name], rtol=0, atol=0)
-    for weight in small.parameters():
-        weight.data.add_(1)
-    back = network.fitted(small, OUTER, PHASES, tmp_path)
-    inner = {grow._place(name) for name in inside}
-    for name, weight in back.state_dict().items():
-        assert torch.equal(weight, before[name] + (1 if name in inner else 0)), name
-
-
-def test_what_was_the_first_convolution_is_read_back(tmp_path: Path) -> None:
-    unet = untrained()
-    whole = network.fitted(unet, OUTER, PHASES, NOWHERE)
-    small = network.fitted(whole, INNER, PHASES, tmp_path)
-    for name, weight in small.state_dict().items():
-        torch.testing.assert_close(weight, unet.state_dict()[name], rtol=0, atol=0)
-
-
-@pytest.mark.parametrize("part", ["all", "ends", "inside"])
-def test_a_phase_trains_the_part_it_is_for(part: preset.Part) -> None:
-    unet = untrained()
-    denoiser.limit(unet, part)
-    trained = {name for name, weight in unet.named_parameters() if weight.requires_grad}
-    ends = {name for name, _ in unet.named_parameters() if name.startswith(grow.ENDS)}
-    every = {name for name, _ in unet.named_parameters()}
-    assert trained == {"all": every, "ends": ends, "inside": every - ends}[part]
-    both = [id(weight) for weights in denoiser.split(unet) for weight in weights]
-    assert sorted(both) == sorted(id(w) for w in unet.parameters() if w.requires_grad)
