@@ -61,7 +61,8 @@ def retom(tokens, height, width, *, ratio, window=(2, 2), allocation="similarity
             if token == representatives[number]:
                 continue
             scores = {
-                other: cosine(tokens[token], tokens[representatives[other]])
+                # in steps, so that rounding decides nothing
+                other: round(cosine(tokens[token], tokens[representatives[other]]) * 65536) / 65536
                 for other in candidates(number)
             }
             best = max(scores, key=lambda other: scores[other])  # the first of equals

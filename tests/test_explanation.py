@@ -26,6 +26,12 @@ SCOPES = ("attention", "attention+mlp", "block", "kv")
 TEXT = 5
 
 
+@pytest.fixture(autouse=True)
+def plans_without_products_of_matrices(monkeypatch):
+    """Explained FLOPs are those of the model, and torch would count a CPU's plans among them."""
+    monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: False)
+
+
 def two_levels():
     """One block down and two up of 16x16 tokens of 8 channels, one of 8x8 of 16 in the middle."""
     return tiny.unet(attention=(True, False))

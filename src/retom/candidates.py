@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 
 from retom.bands import Band, bands
-from retom.grid import around
+from retom.comparison import room_needed, similarities
 from retom.representative import dot, unit_tokens
+from retom.tables import table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 HELD = 2
 """Bands whose tokens are at hand at a time: one and the next. Of the one before, only the
 representatives are still asked for."""
+STEP = 2.0**-16
+"""In which similarities count: sums of products taken in another order differ by hundredths of it,
+so that what should be equal nearly always is."""
 
 
 class Elect(Protocol):
@@ -71,23 +75,25 @@ def nearest_representative(
     """
     reach = min(reach, max(windows.rows, windows.columns) - 1)  # beyond the grid there is nobody
     neighbours = windows.neighbours(reach, x.device)
-    blocked = _blocked(neighbours, eligible)
+    standing = _standing(windows, reach, x.device)
+    if eligible is not None:
+        # Nobody joins a window in which nothing is eligible; at home tokens may stay.
+        nobody = ~eligible.any(dim=-1)[neighbours.T[1:, :, None]]
+        standing = torch.cat([standing[:1], standing[1:].masked_fill(nobody, -torch.inf)])
     slots: list[Tensor] = []
-    similarities: list[Tensor] = []
-    rings: list[Tensor] = []
+    nearest: list[tuple[Tensor, Tensor]] = []
     parts = bands(x, windows, reach)
-    rooms = _rooms(x, parts)
+    rooms = _rooms(x, parts, reach)
     elected = _elected(x, parts, rooms[:-1], eligible, elect)
     for before, own, after in _between(elected):
         halo = [part for part in (before, own, after) if part and (reach or part is own)]
-        similarity, ring = _nearest(own, halo, reach, blocked, rooms[-1])
+        nearest.append(_nearest(own, halo, reach, standing, rooms[-1]))
         slots.append(own.slot)
-        similarities.append(similarity)
-        rings.append(ring)
 
-    slot, similarity, ring = (_joined(found) for found in (slots, similarities, rings))
-    table = windows.token_index(x.device).expand(len(x), -1, -1)
-    token = table.gather(2, slot[..., None]).squeeze(2)
+    slot = _joined(slots)
+    similarity, ring = (_joined(list(parts)) for parts in zip(*nearest, strict=True))
+    tokens = windows.token_index(x.device).expand(len(x), -1, -1)
+    token = tokens.gather(2, slot[..., None]).squeeze(2)
     window = neighbours.expand(len(x), -1, -1).gather(2, ring)
     target = token.gather(1, window.flatten(1)).reshape(window.shape)
     stays = torch.arange(windows.area, device=x.device) == slot[..., None]
@@ -96,17 +102,21 @@ def nearest_representative(
     return target, similarity.masked_fill(stays, -torch.inf)
 
 
-def _rooms(x: Tensor, parts: list[Band]) -> list[Tensor | None]:
-    """Memory for the tokens of as many bands as are held at a time, and for products behind it.
+def _rooms(x: Tensor, parts: list[Band], reach: int) -> list[Tensor | None]:
+    """Memory for the tokens of as many bands as are held at a time, and behind it for comparing.
 
     None off the CPU, whose allocator gives the same memory back, and while compiling.
     """
     held = min(HELD, len(parts))
     if x.device.type != "cpu" or torch.compiler.is_compiling():
         return [None] * (held + 1)
-    slots = max(part.num_windows for part in parts) * parts[0].partition.area
-    size = x.shape[0] * slots * x.shape[2]
-    return [x.new_empty(size, dtype=torch.float32) for _ in range(held + 1)]
+    batch, _, channels = x.shape
+    most = max(part.num_windows for part in parts)
+    size = batch * most * parts[0].partition.area * channels
+    last = max(size, room_needed(batch, most, channels, reach))
+    # In one piece: of several, an allocator gives some back to the system after every plan.
+    whole = x.new_empty(held * size + last, dtype=torch.float32)
+    return list(whole.split([*[size] * held, last]))
 
 
 def _elected(
@@ -129,7 +139,7 @@ def _nearest(
     own: _Elected,
     halo: list[_Elected],
     reach: int,
-    blocked: Tensor,
+    standing: Tensor,
     room: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     """Compare the tokens of a band with the representatives within reach.
@@ -138,69 +148,97 @@ def _nearest(
         own: The band.
         halo: The band and those beside it, from the top.
         reach: How many windows away to look.
-        blocked: From :func:`_blocked`, (num_windows, K).
-        room: Memory for products, see :func:`retom.representative.dot`.
+        standing: What decides among equals, from :func:`_standing`, (K, num_windows, window_area).
+        room: Memory for what is derived, or None.
 
     Returns:
         The highest similarity, float32 (B, n, window_area), and in which column of ``neighbours``
         the window stands whose representative it belongs to, int64 of the same shape.
     """
-    if room is not None:
-        room = room[: own.unit.numel()].view(own.unit.shape)
-    at_home = dot(own.unit, own.vector[:, :, None], room)
     if not reach:
+        if room is not None:
+            room = room[: own.unit.numel()].view(own.unit.shape)
+        at_home = dot(own.unit, own.vector[:, :, None], room)
+        at_home = _in_range(at_home).mul_(1 / STEP).round_().mul_(STEP)
         return at_home, torch.zeros_like(at_home, dtype=torch.int64)
-    rows, columns = own.band.rows, own.band.partition.columns
-    batch, _, area, channels = own.unit.shape
-    tokens = own.unit.view(batch, rows, columns, area, channels)
-    room = None if room is None else room.view(tokens.shape)
-    # (down, right, B, rows, columns, 1, C): a view, in which a step is a step in the field
-    shifted = _field(own, halo, reach).unfold(1, rows, 1).unfold(2, columns, 1)
-    shifted = shifted.permute(1, 2, 0, 4, 5, 3)[..., None, :]
-    found = [at_home.view(batch, rows, columns, area)]
-    for down, right in around(reach)[1:]:
-        found.append(dot(tokens, shifted[reach + down, reach + right], room))
-    # At a tie max names the first, which is the window itself before all others.
-    none_there = blocked[own.band.places].T[:, None, :, None]
-    stacked = torch.stack(found).flatten(2, 3).masked_fill(none_there, -torch.inf)
-    similarity, ring = stacked.max(dim=0)
-    return similarity, ring
+    field = _field(own, halo, reach)
+    found = similarities(own.unit, field, own.band.partition.columns, reach, room)
+    return _best(found, standing[:, own.band.places])
+
+
+def _best(similarity: Tensor, standing: Tensor) -> tuple[Tensor, Tensor]:
+    """The highest of several similarities, and which of them it is.
+
+    Similarities are rounded to a step and made whole numbers, and what decides among equal ones is
+    written into the digits below: so a maximum alone gives both, where a CPU takes ten times as
+    long for one that says where it stands. All of it is exact in float32.
+
+    Args:
+        similarity: Of K places around each token, float32 (K, B, n, window_area); overwritten.
+        standing: From :func:`_standing`, (K, n, window_area).
+
+    Returns:
+        The highest, rounded, float32 (B, n, window_area), and its place, int64 of the same shape.
+    """
+    places = _digits_for(len(similarity))
+    step = max(STEP, places * 2.0**-23)
+    similarity = _in_range(similarity).mul_(1 / step).round_()
+    highest = similarity.mul_(places).add_(standing[:, None]).amax(dim=0)
+    whole = (highest / places).floor()
+    place = places - 1 - (highest - whole * places)
+    return whole * step, place.long()
+
+
+def _in_range(similarity: Tensor) -> Tensor:
+    """Similarities between -1 and 1, in place.
+
+    Tokens so short that their squares vanish do not come to length one, and what is no number is
+    like nothing.
+    """
+    return similarity.clamp_(-1.0, 1.0).nan_to_num_(nan=-1.0)
+
+
+def _digits_for(places: int) -> int:
+    """The power of two below which so many places can be numbered."""
+    return 1 << (places - 1).bit_length()
 
 
 def _field(own: _Elected, halo: list[_Elected], reach: int) -> Tensor:
-    """The representatives around a band where they stand, with room to look beyond the border.
+    """The representatives of a band and around it, see :func:`retom.comparison.similarities`.
 
     Returns:
-        Unit tokens, (B, rows + 2 reach, columns + 2 reach, C); anything beyond the border.
+        Unit tokens, (B, n + 2 reach (columns + 1), C); zeros above and below the grid.
     """
-    batch, _, channels = own.vector.shape
+    batch, num_windows, channels = own.vector.shape
     columns = own.band.partition.columns
-    shape = (batch, own.band.rows + 2 * reach, columns + 2 * reach, channels)
-    field = own.vector.new_empty(shape)
-    first = own.band.start - reach
+    field = own.vector.new_zeros(batch, num_windows + 2 * reach * (columns + 1), channels)
+    first = own.band.start - reach  # the row that begins at place ``reach`` of the field
     for part in halo:
         start = max(part.band.start, first)
         stop = min(part.band.stop, own.band.stop + reach)
-        rows = part.vector.view(batch, -1, columns, channels)
-        rows = rows[:, start - part.band.start : stop - part.band.start]
-        field[:, start - first : stop - first, reach : reach + columns] = rows
+        rows = part.vector[
+            :, (start - part.band.start) * columns : (stop - part.band.start) * columns
+        ]
+        begin = reach + (start - first) * columns
+        field[:, begin : begin + rows.shape[1]] = rows
     return field
 
 
-def _blocked(neighbours: Tensor, eligible: Tensor | None) -> Tensor:
-    """Which neighbours no token may join: beyond the border, or with nothing eligible.
+@table
+def _standing(windows: Windows, reach: int, device: torch.device) -> Tensor:
+    """What decides among equally similar places around a window, float32 (K, n, window_area).
 
-    Args:
-        neighbours: From :meth:`retom.grid.Windows.neighbours`, (num_windows, K).
-        eligible: Which slots may leave or be joined, bool (num_windows, window_area), None for all.
-
-    Returns:
-        Bool (num_windows, K); never the window itself, whose tokens may stay at home.
+    The window itself stands highest, then the others in the order of neighbours; -inf where the
+    place is beyond the border. The same for all slots of a window, in memory too: a CPU adds what
+    lies side by side several times as fast.
     """
-    blocked = neighbours == neighbours[:, :1]
-    if eligible is not None:
-        blocked = blocked | ~eligible.any(dim=-1)[neighbours]
-    return torch.cat([torch.zeros_like(blocked[:, :1]), blocked[:, 1:]], dim=1)
+    neighbours = windows.neighbours(reach, device).T[..., None]
+    count = len(neighbours)
+    first = _digits_for(count) - 1
+    rank = first - torch.arange(count, dtype=torch.float32, device=device)[:, None, None]
+    beyond = neighbours[1:] == neighbours[:1]
+    rank = torch.cat([rank[:1].expand_as(neighbours[:1]), rank[1:].where(~beyond, -torch.inf)])
+    return rank.expand(-1, -1, windows.area).contiguous()
 
 
 def _between(

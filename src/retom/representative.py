@@ -75,7 +75,12 @@ def most_similar_on_average(unit: Tensor, windows: Windows, eligible: Tensor | N
     Returns:
         Slot of the representative in its window, int64 (B, num_windows).
     """
-    score = dot(unit, window_sum(unit)[:, :, None])
+    total = window_sum(unit)
+    if unit.device.type == "cpu" and not torch.compiler.is_compiling():
+        # Slot by slot: fresh memory for all products would cost more time than the products do.
+        score = torch.stack([dot(unit[:, :, slot], total) for slot in range(windows.area)], dim=-1)
+    else:
+        score = dot(unit, total[:, :, None])
     if eligible is not None:
         score = score.masked_fill(~eligible, -torch.inf)
     elected = score.argmax(dim=-1)
