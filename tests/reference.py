@@ -29,10 +29,17 @@ def cosine(a, b):
     return math.fsum(x * y for x, y in zip(a, b, strict=True)) / norm if norm else 0.0
 
 
+def in_steps(similarity):
+    """Rounded, so that equal ones are equal whatever they were computed with."""
+    return round(similarity * 65536) / 65536
+
+
 def representative_of(tokens, members):
     """The member with the highest mean cosine similarity to the members."""
     means = [
-        sum(1.0 if i == k else cosine(tokens[i], tokens[k]) for k in members) / len(members)
+        in_steps(
+            sum(1.0 if i == k else cosine(tokens[i], tokens[k]) for k in members) / len(members)
+        )
         for i in members
     ]
     return members[means.index(max(means))]
@@ -61,8 +68,7 @@ def retom(tokens, height, width, *, ratio, window=(2, 2), allocation="similarity
             if token == representatives[number]:
                 continue
             scores = {
-                # in steps, so that rounding decides nothing
-                other: round(cosine(tokens[token], tokens[representatives[other]]) * 65536) / 65536
+                other: in_steps(cosine(tokens[token], tokens[representatives[other]]))
                 for other in candidates(number)
             }
             best = max(scores, key=lambda other: scores[other])  # the first of equals

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from retom import ReToM, candidates, comparison
+from retom import ReToM, candidates, comparison, representative
 from retom.grid import Grid, Windows, around
 
 
@@ -20,6 +20,7 @@ def unit(*shape, seed=0):
     return torch.nn.functional.normalize(torch.randn(*shape, generator=generator), dim=-1)
 
 
+@settings(deadline=None)
 @given(
     rows=st.integers(1, 5),
     columns=st.integers(1, 5),
@@ -80,6 +81,7 @@ def test_either_way_similarities_differ_by_a_step_at_most(spread, monkeypatch):
     assert (found[0] != found[1]).float().mean() < 0.02
 
 
+@settings(deadline=None)
 @given(
     reach=st.sampled_from([1, 2, 7, 9]),
     ties=st.booleans(),
@@ -131,7 +133,7 @@ def test_products_of_matrices_only_where_they_are_in_float32(allowed):
     before = torch.get_float32_matmul_precision()
     try:
         torch.set_float32_matmul_precision(allowed)
-        assert comparison._multiplies_well() == (
+        assert representative.multiplies_well(torch.device("cpu")) == (
             allowed == "highest" and torch.backends.mkl.is_available()
         )
     finally:

@@ -10,7 +10,7 @@ import torch
 
 from retom.bands import Band, bands
 from retom.comparison import room_needed, similarities
-from retom.representative import dot, unit_tokens
+from retom.representative import STEP, dot, unit_tokens
 from retom.tables import table
 
 if TYPE_CHECKING:
@@ -24,9 +24,6 @@ if TYPE_CHECKING:
 HELD = 2
 """Bands whose tokens are at hand at a time: one and the next. Of the one before, only the
 representatives are still asked for."""
-STEP = 2.0**-16
-"""In which similarities count: sums of products taken in another order differ by hundredths of it,
-so that what should be equal nearly always is."""
 
 
 class Elect(Protocol):
@@ -116,7 +113,7 @@ def _rooms(x: Tensor, parts: list[Band], reach: int) -> list[Tensor | None]:
     last = max(size, room_needed(batch, most, channels, reach))
     # In one piece: of several, an allocator gives some back to the system after every plan.
     whole = x.new_empty(held * size + last, dtype=torch.float32)
-    return list(whole.split([*[size] * held, last]))
+    return [*whole[: held * size].view(held, size), whole[held * size :]]
 
 
 def _elected(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from retom.grid import around
-from retom.representative import dot
+from retom.representative import dot, multiplies_well
 from retom.tables import table
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def similarities(
         Cosine similarities, float32 (K, B, n, window_area), in the order of
         :func:`retom.grid.around`.
     """
-    if room is not None and _multiplies_well():
+    if room is not None and multiplies_well(unit.device):
         return _window_by_window(unit, field, columns, reach, room)
     return _place_by_place(unit, field, columns, reach, room)
 
@@ -48,16 +48,6 @@ def similarities(
 def room_needed(batch: int, num_windows: int, channels: int, reach: int) -> int:
     """How many numbers :func:`similarities` derives from the representatives around."""
     return batch * (num_windows + 2 * reach) * (2 * reach + 1) * channels
-
-
-def _multiplies_well() -> bool:
-    """Whether there are quick products of many small matrices here, in float32."""
-    settings = getattr(torch.backends.mkldnn, "matmul", None)  # not before torch 2.9
-    if settings is None:
-        precise = torch.get_float32_matmul_precision() == "highest"
-    else:
-        precise = settings.fp32_precision in ("none", "ieee")
-    return precise and torch.backends.mkl.is_available()
 
 
 def _place_by_place(

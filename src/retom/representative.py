@@ -11,6 +11,10 @@ if TYPE_CHECKING:
 
     from retom.grid import Windows
 
+STEP = 2.0**-16
+"""In which similarities count: sums of products taken in another order differ by hundredths of it,
+so that what should be equal nearly always is."""
+
 
 def unit_tokens(
     tokens: Tensor, windows: Windows, places: slice = slice(None), room: Tensor | None = None
@@ -65,7 +69,7 @@ def most_similar_on_average(unit: Tensor, windows: Windows, eligible: Tensor | N
     This is the representative of ReToM (arXiv:2507.12771). With x̂ the unit tokens of a window W of
     m, mean_k cos(x_i, x_k) = x̂_i · (Σ_k x̂_k) / m: one dot product with the window's sum decides,
     O(N C) for all windows, and counting a token's similarity to itself shifts all scores alike.
-    Ties go to the lowest token index.
+    Averages count in steps of :data:`STEP`; ties go to the lowest token index.
 
     Args:
         unit: From :func:`unit_tokens`, float32 (B, num_windows, window_area, C).
@@ -76,11 +80,14 @@ def most_similar_on_average(unit: Tensor, windows: Windows, eligible: Tensor | N
         Slot of the representative in its window, int64 (B, num_windows).
     """
     total = window_sum(unit)
-    if unit.device.type == "cpu" and not torch.compiler.is_compiling():
-        # Slot by slot: fresh memory for all products would cost more time than the products do.
-        score = torch.stack([dot(unit[:, :, slot], total) for slot in range(windows.area)], dim=-1)
+    if multiplies_well(unit.device):
+        score = unit.new_empty(*unit.shape[:2], 1, windows.area)
+        rows, columns = total.flatten(0, 1)[:, None], unit.flatten(0, 1).transpose(1, 2)
+        torch.bmm(rows, columns, out=score.view(-1, 1, windows.area))  # out=: no autocast
+        score = score.squeeze(2)
     else:
         score = dot(unit, total[:, :, None])
+    score = score.mul_(1 / (windows.area * STEP)).round_()
     if eligible is not None:
         score = score.masked_fill(~eligible, -torch.inf)
     elected = score.argmax(dim=-1)
@@ -90,6 +97,21 @@ def most_similar_on_average(unit: Tensor, windows: Windows, eligible: Tensor | N
         first = first_eligible(eligible) if eligible is not None else torch.zeros_like(elected[0])
         elected = torch.where(members <= 2, first, elected)
     return elected
+
+
+def multiplies_well(device: torch.device) -> bool:
+    """Whether there are quick products of many small matrices here and now, in float32.
+
+    On a CPU with MKL, eager, and where the user allows no lower precision for such products.
+    """
+    if device.type != "cpu" or torch.compiler.is_compiling():
+        return False
+    settings = getattr(torch.backends.mkldnn, "matmul", None)  # not before torch 2.9
+    if settings is None:
+        precise = torch.get_float32_matmul_precision() == "highest"
+    else:
+        precise = settings.fp32_precision in ("none", "ieee")
+    return precise and torch.backends.mkl.is_available()
 
 
 def window_sum(unit: Tensor) -> Tensor:
