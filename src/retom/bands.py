@@ -1,9 +1,8 @@
 """A partition cut into bands of window rows, each small enough for a processor's cache.
 
-A plan reads each token for every representative that it is compared with. Done for the whole grid
-at once on a CPU, every comparison is a trip to memory, and the temporary tensors are fresh pages to
-fault in; done band by band it all stays in the cache. What is computed for a token is the same,
-bit for bit. An accelerator gets one band: there each launch counts, and a compiler fuses them.
+A plan reads each token several times. Done for the whole grid at once on a CPU, every time is a trip
+to memory, and the temporary tensors are fresh pages to fault in; done band by band it all stays in
+the cache. What is computed for a token is the same. An accelerator gets one band: there each launch counts, and a compiler fuses them.
 """
 
 from __future__ import annotations
@@ -18,8 +17,10 @@ from retom.grid import Grid, Windows
 if TYPE_CHECKING:
     from torch import Tensor
 
-BAND_BYTES = 3 * 2**20
-"""Tokens of a band in float32. With what is derived from them they fit a few MiB of cache."""
+BAND_BYTES = 6 * 2**20
+"""The most that the tokens of a band take in float32. Smaller ones fit smaller caches, but each costs
+half a millisecond of small operations, and more where something else runs. A plan holds three, and
+an allocator such as glibc's gives pieces above 32 MiB back to the system every time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +81,7 @@ def bands(x: Tensor, windows: Windows, reach: int) -> list[Band]:
     if x.device.type != "cpu" or torch.compiler.is_compiling():
         return [Band(windows, 0, windows.rows)]
     row_bytes = x.shape[0] * windows.columns * windows.area * x.shape[2] * 4
-    rows = max(1, reach, BAND_BYTES // row_bytes)
+    count = -(-windows.rows * row_bytes // BAND_BYTES)
+    rows = max(1, reach, -(-windows.rows // count))
     starts = range(0, windows.rows, rows)
     return [Band(windows, start, min(start + rows, windows.rows)) for start in starts]
