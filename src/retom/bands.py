@@ -1,8 +1,9 @@
 """A partition cut into bands of window rows, each small enough for a processor's cache.
 
-A plan reads each token several times. Done for the whole grid at once on a CPU, every time is a trip
-to memory, and the temporary tensors are fresh pages to fault in; done band by band it all stays in
-the cache. What is computed for a token is the same. An accelerator gets one band: there each launch counts, and a compiler fuses them.
+A plan reads each token several times. Done for the whole grid at once on a CPU, every time is a
+trip to memory, and the temporary tensors are fresh pages to fault in; done band by band it all
+stays in the cache. What is computed for a token is the same. An accelerator gets one band: there
+each launch counts, and a compiler fuses them.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 BAND_BYTES = 6 * 2**20
-"""The most that the tokens of a band take in float32. Smaller ones fit smaller caches, but each costs
-half a millisecond of small operations, and more where something else runs. A plan holds three, and
-an allocator such as glibc's gives pieces above 32 MiB back to the system every time."""
+"""The most that the tokens of a band take in float32. Smaller ones fit smaller caches, but each
+costs half a millisecond of small operations, and more where something else runs. A plan holds
+three, and an allocator such as glibc's gives pieces above 32 MiB back to the system every time."""
 
 
 @dataclass(frozen=True, slots=True)

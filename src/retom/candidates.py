@@ -206,19 +206,21 @@ def _field(own: _Elected, halo: list[_Elected], reach: int) -> Tensor:
     Returns:
         Unit tokens, (B, n + 2 reach (columns + 1), C); zeros above and below the grid.
     """
-    batch, num_windows, channels = own.vector.shape
-    columns = own.band.partition.columns
-    field = own.vector.new_zeros(batch, num_windows + 2 * reach * (columns + 1), channels)
-    first = own.band.start - reach  # the row that begins at place ``reach`` of the field
+    partition, start, stop = own.band.partition, own.band.start - reach, own.band.stop + reach
+    columns = partition.columns
+    rows: list[Tensor] = []
     for part in halo:
-        start = max(part.band.start, first)
-        stop = min(part.band.stop, own.band.stop + reach)
-        rows = part.vector[
-            :, (start - part.band.start) * columns : (stop - part.band.start) * columns
-        ]
-        begin = reach + (start - first) * columns
-        field[:, begin : begin + rows.shape[1]] = rows
-    return field
+        first, behind = max(part.band.start, start), min(part.band.stop, stop)
+        of_part = slice((first - part.band.start) * columns, (behind - part.band.start) * columns)
+        rows.append(part.vector[:, of_part])
+    missing = max(0, -start), max(0, stop - partition.rows)
+    above, below = (_zeros(own.vector, reach + count * columns) for count in missing)
+    return torch.cat([above, *rows, below], dim=1)
+
+
+def _zeros(like: Tensor, count: int) -> Tensor:
+    """So many vectors of zeros, (B, count, C)."""
+    return like.new_zeros(like.shape[0], count, like.shape[2])
 
 
 @table
