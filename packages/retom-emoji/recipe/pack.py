@@ -12,7 +12,7 @@ from . import render, sentences
 from .preset import Preset
 
 LIMIT = 64 * 2**20
-"""Most bytes that travel, the repository's own files included."""
+"""Most bytes of a pack: it has all that training needs, and no shipped model."""
 WHEELS = ("diffusers", "resvg-py")
 """What the recipe needs beyond torch, transformers, numpy and pillow, which are there."""
 THERE = ("--python-version", "3.12", "--platform", "manylinux2014_x86_64", "--only-binary=:all:")
@@ -24,30 +24,16 @@ def folder_bytes(folder: Path) -> int:
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
-def repository_bytes(folder: Path) -> int:
-    """Return the bytes of the tracked files of the repository a folder is in, or 0 outside one."""
-    top = subprocess.run(
-        ["git", "rev-parse", "--show-toplevel"], cwd=folder, capture_output=True, text=True
-    )
-    if top.returncode:
-        return 0
-    root = Path(top.stdout.strip())
-    listed = subprocess.run(["git", "ls-files", "-z"], cwd=root, capture_output=True, check=True)
-    files = (root / name for name in listed.stdout.decode().split("\0") if name)
-    return sum(file.stat().st_size for file in files if file.is_file())
-
-
-def check_size(pack: int, beside: int, limit: int = LIMIT) -> None:
-    """Check that a pack may travel beside the repository.
+def check_size(pack: int, limit: int = LIMIT) -> None:
+    """Check that a pack may travel.
 
     Raises:
-        ValueError: Together they are too large.
+        ValueError: It is too large.
     """
-    if pack + beside > limit:
+    if pack > limit:
         msg = (
-            f"the pack has {pack} bytes and the repository {beside}, together"
-            f" {pack + beside - limit} more than the {limit} that travel; lower the preset's text"
-            " settings, or leave the shipped model's folder at home, which training does not need"
+            f"the pack has {pack} bytes, {pack - limit} more than the {limit} that travel; lower"
+            " texts or dictionary in the preset's text settings, or take fewer styles"
         )
         raise ValueError(msg)
 
@@ -85,6 +71,6 @@ def run(preset: Preset, work: Path, target: Path) -> None:
     for entry in sorted(target.iterdir()):
         size = entry.stat().st_size if entry.is_file() else folder_bytes(entry)
         print(f"pack: {entry.name}, {size / 2**20:.2f} MiB", flush=True)
-    total, beside = folder_bytes(target), repository_bytes(code)
-    print(f"pack: {total / 2**20:.1f} MiB beside {beside / 2**20:.1f} MiB of repository")
-    check_size(total, beside)
+    total = folder_bytes(target)
+    print(f"pack: {total / 2**20:.1f} MiB in all")
+    check_size(total)
