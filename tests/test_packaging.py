@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 SOURCE = Path(retom.__file__).parent
 
 LAYERS = [
-    {"errors", "tables", "ordering"},
+    {"errors", "tables", "ordering", "eager"},
     {"grid", "token_plan", "hints", "clock", "checks", "shapes", "stand_ins", "metrics", "rounds"},
     {"plan", "representative", "allocation", "multiscale", "guidance", "bands"},
     {"comparison"},

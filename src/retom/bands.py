@@ -11,8 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-import torch
-
+from retom.eager import runs_on_cpu
 from retom.grid import Grid, Windows
 
 if TYPE_CHECKING:
@@ -79,7 +78,7 @@ def bands(x: Tensor, windows: Windows, reach: int) -> list[Band]:
     Each band but the last has at least ``reach`` rows of windows, so that a window within reach is
     in the band itself or in one beside it.
     """
-    if x.device.type != "cpu" or torch.compiler.is_compiling():
+    if not runs_on_cpu(x.device):
         return [Band(windows, 0, windows.rows)]
     row_bytes = x.shape[0] * windows.columns * windows.area * x.shape[2] * 4
     count = -(-windows.rows * row_bytes // BAND_BYTES)

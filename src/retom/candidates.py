@@ -10,7 +10,8 @@ import torch
 
 from retom.bands import Band, bands
 from retom.comparison import room_needed, similarities
-from retom.representative import STEP, dot, unit_tokens
+from retom.eager import runs_on_cpu
+from retom.representative import STEP, unit_tokens
 from retom.tables import table
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ def _rooms(x: Tensor, parts: list[Band], reach: int) -> list[Tensor | None]:
     None off the CPU, whose allocator gives the same memory back, and while compiling.
     """
     held = min(HELD, len(parts))
-    if x.device.type != "cpu" or torch.compiler.is_compiling():
+    if not runs_on_cpu(x.device):
         return [None] * (held + 1)
     batch, _, channels = x.shape
     most = max(part.num_windows for part in parts)
@@ -152,13 +153,7 @@ def _nearest(
         The highest similarity, float32 (B, n, window_area), and in which column of ``neighbours``
         the window stands whose representative it belongs to, int64 of the same shape.
     """
-    if not reach:
-        if room is not None:
-            room = room[: own.unit.numel()].view(own.unit.shape)
-        at_home = dot(own.unit, own.vector[:, :, None], room)
-        at_home = _in_range(at_home).mul_(1 / STEP).round_().mul_(STEP)
-        return at_home, torch.zeros_like(at_home, dtype=torch.int64)
-    field = _field(own, halo, reach)
+    field = _field(own, halo, reach) if reach else own.vector
     found = similarities(own.unit, field, own.band.partition.columns, reach, room)
     return _best(found, standing[:, own.band.places])
 
@@ -179,20 +174,13 @@ def _best(similarity: Tensor, standing: Tensor) -> tuple[Tensor, Tensor]:
     """
     places = _digits_for(len(similarity))
     step = max(STEP, places * 2.0**-23)
-    similarity = _in_range(similarity).mul_(1 / step).round_()
+    # Tokens so short that their squares vanish do not come to length one, and what is no number is
+    # like nothing.
+    similarity = similarity.clamp_(-1.0, 1.0).nan_to_num_(nan=-1.0).mul_(1 / step).round_()
     highest = similarity.mul_(places).add_(standing[:, None]).amax(dim=0)
     whole = (highest / places).floor()
     place = places - 1 - (highest - whole * places)
     return whole * step, place.long()
-
-
-def _in_range(similarity: Tensor) -> Tensor:
-    """Similarities between -1 and 1, in place.
-
-    Tokens so short that their squares vanish do not come to length one, and what is no number is
-    like nothing.
-    """
-    return similarity.clamp_(-1.0, 1.0).nan_to_num_(nan=-1.0)
 
 
 def _digits_for(places: int) -> int:

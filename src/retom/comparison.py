@@ -32,7 +32,7 @@ def similarities(
             columns from a window is ``down * columns + right`` places from it. Where that leads
             beyond the left or right border it is some other window, whose figure means nothing.
         columns: How many windows stand in a row.
-        reach: How many windows away to look, at least 1.
+        reach: How many windows away to look.
         room: Memory for what is derived, float32 of at least as many elements as
             :func:`room_needed` and ``unit`` have, in one dimension; None where there is no need.
 
@@ -40,7 +40,8 @@ def similarities(
         Cosine similarities, float32 (K, B, n, window_area), in the order of
         :func:`retom.grid.around`.
     """
-    if room is not None and multiplies_well(unit.device):
+    # A window's own representative alone is no matrix: products with one column are slow.
+    if reach and room is not None and multiplies_well(unit.device):
         return _window_by_window(unit, field, columns, reach, room)
     return _place_by_place(unit, field, columns, reach, room)
 

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, cast
 
 import torch
 
+from retom.eager import runs_on_cpu
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -81,10 +83,10 @@ def most_similar_on_average(unit: Tensor, windows: Windows, eligible: Tensor | N
     """
     total = window_sum(unit)
     if multiplies_well(unit.device):
-        score = unit.new_empty(*unit.shape[:2], 1, windows.area)
         rows, columns = total.flatten(0, 1)[:, None], unit.flatten(0, 1).transpose(1, 2)
-        torch.bmm(rows, columns, out=score.view(-1, 1, windows.area))  # out=: no autocast
-        score = score.squeeze(2)
+        score = unit.new_empty(len(rows), 1, windows.area)
+        torch.bmm(rows, columns, out=score)  # with out= in float32 under autocast too
+        score = score.view(unit.shape[:3])
     else:
         score = dot(unit, total[:, :, None])
     score = score.mul_(1 / (windows.area * STEP)).round_()
@@ -104,7 +106,7 @@ def multiplies_well(device: torch.device) -> bool:
 
     On a CPU with MKL, eager, and where the user allows no lower precision for such products.
     """
-    if device.type != "cpu" or torch.compiler.is_compiling():
+    if not runs_on_cpu(device):
         return False
     settings = getattr(torch.backends.mkldnn, "matmul", None)  # not before torch 2.9
     if settings is None:
