@@ -27,7 +27,7 @@ from . import compose, render
 from .concepts import Split
 from .ema import Ema
 from .loop import Loop, move, set_rate
-from .preset import AutoencoderSettings, Preset
+from .preset import AutoencoderSettings, DecoderSettings, Preset
 from .scenes import Scenes
 
 EDGE_WEIGHT = 0.5
@@ -59,7 +59,9 @@ def to_tensor(pictures: list[compose.Picture]) -> Tensor:
     return stacked.float().div_(127.5).sub_(1)
 
 
-def crops(art: render.Art, settings: AutoencoderSettings, rng: np.random.Generator) -> Tensor:
+def crops(
+    art: render.Art, settings: AutoencoderSettings | DecoderSettings, rng: np.random.Generator
+) -> Tensor:
     """Draw a batch of crops of composites of all sizes."""
     out: list[compose.Picture] = []
     for _ in range(settings.batch):

@@ -42,6 +42,28 @@ class AutoencoderSettings:
 
 
 @dataclass(frozen=True)
+class DecoderSettings:
+    """Training of the autoencoder's decoder alone, on latents that stay as they are.
+
+    Attributes:
+        crop: Edge of the training pictures in pixels.
+        sizes: Edges of the composites they are cut from.
+        noise: Largest standard deviation of the noise on latents; each picture has less of it, or
+            none, so that the decoder is sharp where latents are clean and calm where they are not.
+        batch: Pictures in a step.
+        rate: Peak learning rate.
+        minutes: Budget.
+    """
+
+    crop: int
+    sizes: tuple[int, ...]
+    noise: float
+    batch: int
+    rate: float
+    minutes: float
+
+
+@dataclass(frozen=True)
 class TextSettings:
     """The tokenizer and the text encoder.
 
@@ -159,6 +181,7 @@ class Preset:
         autoencoder: Settings of a part.
         text: Settings of a part.
         denoiser: Settings of a part.
+        decoder: Settings of a stage that only some presets have.
     """
 
     seed: int
@@ -172,6 +195,7 @@ class Preset:
     autoencoder: AutoencoderSettings
     text: TextSettings
     denoiser: DenoiserSettings
+    decoder: DecoderSettings | None = None
 
 
 def load(name: str) -> Preset:
@@ -189,10 +213,12 @@ def load(name: str) -> Preset:
     denoiser = data.pop("denoiser")
     phases = tuple(Phase(**phase) for phase in denoiser.pop("phases"))
     listed = data.pop("concepts")
+    decoder = data.pop("decoder", None)
     return Preset(
         autoencoder=AutoencoderSettings(**data.pop("autoencoder")),
         text=TextSettings(**data.pop("text")),
         denoiser=DenoiserSettings(phases=phases, **denoiser),
+        decoder=DecoderSettings(**decoder) if decoder else None,
         concepts=FOLDER / listed if listed else None,
         **data,
     )
