@@ -142,7 +142,8 @@ def run(preset: Preset, options: argparse.Namespace) -> None:
         pipe = pipeline(encoders, options.work)
     known = concepts.load(options.work)
     held_out = tuple(dict.fromkeys(c.label for c in known if c.split == "held_out"))
-    target = options.out or options.work
+    target: Path = options.out or options.work
+    target.mkdir(parents=True, exist_ok=True)
     for name, labels in (
         ("samples", concepts.wanted(FOLDER / "sheet.txt")),
         ("samples-held-out", held_out),
