@@ -8,10 +8,7 @@ import sys
 from pathlib import Path
 
 STAGES = ("download", "render", "autoencoder", "text", "denoiser", "export", "samples")
-OTHERS = (
-    *("all", "verify", "pack", "gpu"),
-    *("decoder", "words", "references", "head", "evaluate"),
-)
+OTHERS = ("all", "verify", "pack", "gpu", "decoder", "words", "references", "head", "evaluate")
 
 
 def main(arguments: list[str] | None = None) -> int:

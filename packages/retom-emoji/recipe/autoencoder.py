@@ -82,6 +82,11 @@ def edge_loss(a: Tensor, b: Tensor) -> Tensor:
     return rows.abs().mean() + columns.abs().mean()
 
 
+def pixel_loss(a: Tensor, b: Tensor) -> Tensor:
+    """Compare pixels, and the differences between neighbours."""
+    return functional.l1_loss(a, b) + EDGE_WEIGHT * edge_loss(a, b)
+
+
 def encode(model: AutoencoderTiny, pictures: Tensor) -> Tensor:
     """Return the latents of pictures in [-1, 1], as they come."""
     return model.encode(pictures, return_dict=False)[0]
@@ -208,8 +213,7 @@ def run(
             latents = encode(model, batch)
             noisy = latents + settings.noise * torch.randn_like(latents)
             decoded = decode(model, noisy).float()
-        loss = functional.l1_loss(decoded, batch) + EDGE_WEIGHT * edge_loss(decoded, batch)
-        loss = loss + COLOUR_WEIGHT * colour_loss(decoded, batch)
+        loss = pixel_loss(decoded, batch) + COLOUR_WEIGHT * colour_loss(decoded, batch)
         total = loss + MOMENT_WEIGHT * moment_loss(latents.float())
         total = total + THUMBNAIL_WEIGHT * thumbnail_loss(latents.float(), batch)
         optimizer.zero_grad(set_to_none=True)

@@ -16,11 +16,11 @@ from diffusers import AutoencoderTiny
 from torch.nn import functional
 
 from . import export, references, render
-from .autoencoder import EDGE_WEIGHT, crops, decode, edge_loss, encode, psnr, to_tensor
+from .autoencoder import crops, decode, encode, pixel_loss, psnr, to_tensor
 from .concepts import SPLITS
 from .ema import Ema
 from .loop import Loop, move, set_rate
-from .preset import Preset
+from .preset import DecoderSettings, Preset
 
 SQUARE_WEIGHT = 5.0
 """Of squared errors beside absolute ones: the few large errors, along edges, decide the PSNR."""
@@ -42,23 +42,22 @@ def reconstruction(model: AutoencoderTiny, art: render.Art, preset: Preset) -> d
 def train(
     model: AutoencoderTiny,
     art: render.Art,
-    preset: Preset,
+    settings: DecoderSettings,
     work: Path,
     *,
+    seed: int,
     minutes: float | None,
 ) -> None:
     """Train ``model.decoder`` on the device it is on, and leave the average of its weights in it.
 
-    Raises:
-        ValueError: The preset has no settings for this stage.
+    Args:
+        model: Its encoder is not touched.
+        art: Its trained pictures are shown.
+        settings: Of the training.
+        work: Where the log and the checkpoint are.
+        seed: Of pictures and noise.
+        minutes: Another budget than that of the settings.
     """
-    settings = preset.decoder
-    if settings is None:
-        msg = (
-            "this preset has no [decoder] settings: take cpu-256, or add them to the preset's file"
-        )
-        raise ValueError(msg)
-    torch.manual_seed(preset.seed)
     model.requires_grad_(requires_grad=False)
     decoder = model.decoder.requires_grad_(requires_grad=True)
     optimizer = torch.optim.AdamW(
@@ -76,8 +75,8 @@ def train(
         ema=ema,
     )
     loop.restore()
-    noise = torch.Generator().manual_seed(preset.seed + loop.step)
-    layouts = np.random.default_rng(preset.seed + loop.step)
+    noise = torch.Generator().manual_seed(seed + loop.step)
+    layouts = np.random.default_rng(seed + loop.step)
     trained = art.subset("trained")
     while not loop.done:
         set_rate(optimizer, step=loop.step, fraction=loop.fraction, warmup=50, final=0.01)
@@ -87,8 +86,7 @@ def train(
         amount = settings.noise * torch.rand(len(batch), 1, 1, 1, generator=noise)
         latents += amount * torch.randn(latents.shape, generator=noise)
         decoded = decode(model, latents.to(model.device))
-        loss = functional.l1_loss(decoded, batch) + EDGE_WEIGHT * edge_loss(decoded, batch)
-        loss = loss + SQUARE_WEIGHT * functional.mse_loss(decoded, batch)
+        loss = pixel_loss(decoded, batch) + SQUARE_WEIGHT * functional.mse_loss(decoded, batch)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(decoder.parameters(), 1.0)
@@ -105,17 +103,22 @@ def run(preset: Preset, options: argparse.Namespace) -> None:
     Raises:
         ValueError: The preset has no settings for this stage, or no model of it ships.
     """
+    settings = preset.decoder
+    if settings is None:
+        msg = (
+            "this preset has no [decoder] settings: take cpu-256, or add them to the preset's file"
+        )
+        raise ValueError(msg)
     source: Path = options.init or export.shipped(options.preset)
     target: Path = options.out or source
     art = render.load(options.work)
     model: AutoencoderTiny = AutoencoderTiny.from_pretrained(source, subfolder=PART).eval()
     move(model, torch.device(options.device))
     before = reconstruction(model, art, preset)
-    train(model, art, preset, options.work, minutes=options.minutes)
+    train(model, art, settings, options.work, seed=preset.seed, minutes=options.minutes)
     model.half().float()  # measured as it is stored
     after = reconstruction(model, art, preset)
-    new = target.with_name(f".{target.name}.new")
-    shutil.rmtree(new, ignore_errors=True)
+    new = export.beside(target)
     shutil.copytree(source, new)
     model.half().save_pretrained(new / PART)
     total = export.finish(new, target)

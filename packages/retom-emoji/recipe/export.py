@@ -97,6 +97,13 @@ def replace(folder: Path, new: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
+def beside(target: Path) -> Path:
+    """Return where a new version of a folder is written before :func:`finish`; nothing is there."""
+    new = target.with_name(f".{target.name}.new")
+    shutil.rmtree(new, ignore_errors=True)
+    return new
+
+
 def finish(new: Path, target: Path) -> int:
     """Put a folder that is written in the place of ``target``; return its bytes.
 
@@ -116,8 +123,7 @@ def run(preset: Preset, options: argparse.Namespace) -> None:
     target: Path = options.out or shipped(options.preset)
     encoders = load_encoders(options.work, options.init, torch.device("cpu"))
     pipe = pipeline(encoders, options.work)
-    new = target.with_name(f".{target.name}.new")
-    shutil.rmtree(new, ignore_errors=True)
+    new = beside(target)
     pipe.to(dtype=torch.float16)
     pipe.save_pretrained(new, max_shard_size=SHARD - 10**6)
     write_prompts(options.work, new)

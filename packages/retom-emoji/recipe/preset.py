@@ -230,6 +230,7 @@ def shortened(preset: Preset, share: float) -> Preset:
     return replace(
         preset,
         autoencoder=replace(preset.autoencoder, minutes=preset.autoencoder.minutes * share),
+        decoder=preset.decoder and replace(preset.decoder, minutes=preset.decoder.minutes * share),
         text=replace(preset.text, minutes=preset.text.minutes * share),
         denoiser=replace(preset.denoiser, phases=phases),
     )

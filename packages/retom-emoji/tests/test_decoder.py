@@ -52,7 +52,8 @@ def test_a_spoiled_decoder_is_mended_and_the_encoder_stays(work: Path) -> None:
         for parameter in model.decoder.parameters():
             parameter += 0.1 * parameter.std(correction=0) * torch.randn_like(parameter)
     before = decoder.reconstruction(model, art, SETTINGS)
-    decoder.train(model, art, SETTINGS, work, minutes=0.1)
+    assert SETTINGS.decoder is not None
+    decoder.train(model, art, SETTINGS.decoder, work, seed=SETTINGS.seed, minutes=0.1)
     after = decoder.reconstruction(model, art, SETTINGS)
     assert after["trained"] > before["trained"] + 1
     assert after["held_out"] > before["held_out"]
@@ -80,5 +81,15 @@ def test_a_model_is_written_with_nothing_but_another_decoder(work: Path) -> None
 
 def test_a_preset_without_settings_is_refused(work: Path) -> None:
     without = dataclasses.replace(SETTINGS, decoder=None)
+    options = argparse.Namespace(
+        init=MODEL, out=work / "model", work=work, preset="cpu", device="cpu", minutes=0.1
+    )
     with pytest.raises(ValueError, match=r"no \[decoder\] settings: take cpu-256"):
-        decoder.train(loaded(), render.load(work), without, work, minutes=0.1)
+        decoder.run(without, options)
+    assert preset.shortened(without, 0.5).decoder is None
+
+
+def test_a_shortened_preset_shortens_the_stage() -> None:
+    assert SETTINGS.decoder is not None
+    half = dataclasses.replace(SETTINGS.decoder, minutes=SETTINGS.decoder.minutes / 2)
+    assert preset.shortened(SETTINGS, 0.5).decoder == half
