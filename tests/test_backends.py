@@ -61,7 +61,7 @@ def recorded(method, dtype=torch.float16):
     with Recorder() as recorder, torch.no_grad(), pytest.MonkeyPatch.context() as patch:
         patch.setattr(ordering, "_is_quicker", lambda values: False)  # as on an accelerator
         plan = method.plan(x, GRID, hints)
-        plan.unmerge(plan.merge(x))
+        plan.unmerge(plan.merge(x), x)
         size_bias(plan, dtype)
         plan.pick(torch.zeros(2, GRID.num_tokens), dim=1)
     return recorder
@@ -130,5 +130,5 @@ def test_merging_takes_whole_configurations_on_the_meta_device():
         plan = Config(method=method).method.plan(x, GRID, Hints())
         merged = plan.merge(x)
         assert merged.shape == (2, GRID.num_tokens - method.num_removed(GRID), 8)
-        assert plan.unmerge(merged).shape == x.shape
+        assert plan.unmerge(merged, x).shape == x.shape
         assert retom.hosts.size_bias(plan, torch.float16).device.type == "meta"

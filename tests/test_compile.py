@@ -40,8 +40,12 @@ def test_merging_is_one_graph_with_the_eager_result():
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "method",
-    [retom.ReToM(rematch=True, unmerge="similarity"), retom.methods.ToMA()],
-    ids=["soft", "matrix"],
+    [
+        retom.ReToM(rematch=True, unmerge="similarity"),
+        retom.ReToM(unmerge="linear"),
+        retom.methods.ToMA(),
+    ],
+    ids=["soft", "linear", "matrix"],
 )
 def test_other_plans_are_one_graph_too(method):
     model = small_unet()

@@ -116,7 +116,7 @@ def largest(method, side, channels=16):
     tokens = torch.randn(1, side * side, channels, generator=torch.Generator().manual_seed(0))
     with Largest() as seen:
         plan = method.plan(tokens, retom.Grid(side, side))
-        plan.unmerge(plan.merge(tokens))
+        plan.unmerge(plan.merge(tokens), tokens)
     return seen.elements / tokens.numel()
 
 
@@ -127,6 +127,7 @@ def largest(method, side, channels=16):
         retom.ReToM(reach=0),
         retom.ReToM(reach=2),
         retom.ReToM(rematch=True, unmerge="similarity"),
+        retom.ReToM(unmerge="linear"),
         retom.ReToM(window=(4, 4), allocation="uniform"),
         retom.ReToM(window=(4, 4), allocation="coherence"),
         retom.ReToM(allocation="multiscale", reach=0),

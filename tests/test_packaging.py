@@ -22,7 +22,7 @@ LAYERS = [
     {"grid", "token_plan", "hints", "clock", "checks", "shapes", "stand_ins", "metrics", "rounds"},
     {"plan", "representative", "allocation", "multiscale", "guidance", "bands"},
     {"comparison"},
-    {"soft_plan", "matrix_plan", "split_plan", "rematch", "candidates", "keeping"},
+    {"soft_plan", "linear_plan", "matrix_plan", "split_plan", "rematch", "candidates", "keeping"},
     {"methods", "protection"},
     {"rules", "presets", "profit", "config_file", "call_thread"},
     {"config", "refusals"},

@@ -143,7 +143,9 @@ def test_it_draws_and_tokens_on_their_own_agree_with_a_copy(scope):
 
 
 def test_wrong_use_is_refused():
-    with pytest.raises(ConfigError, match="unmerge is one of copy, similarity; 'mean' was given"):
+    with pytest.raises(
+        ConfigError, match="unmerge is one of copy, similarity, linear; 'mean' was given"
+    ):
         ReToM(unmerge="mean")
     with pytest.raises(ConfigError, match=r"nothing is un-merged\. Use unmerge='copy'"):
         Config(method=ReToM(unmerge="similarity"), scope="kv")

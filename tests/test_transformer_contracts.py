@@ -25,6 +25,7 @@ def gradients(model, arguments):
 PLANS = {
     "rows": ReToM(ratio=0.5),
     "soft": ReToM(ratio=0.5, unmerge="similarity"),
+    "linear": ReToM(ratio=0.5, unmerge="linear"),
     "rematched": ReToM(ratio=0.5, rematch=True),
     "matrix": ToMA(ratio=0.5),
     "sito": SiTo(ratio=0.5),
@@ -63,8 +64,10 @@ def test_a_repeated_plan_is_that_of_every_item(method):
     assert several.batch_size == 3
     apart = [plan.merge(item[None]) for item in tokens]
     torch.testing.assert_close(several.merge(tokens), torch.cat(apart))
-    back = torch.cat([plan.unmerge(item) for item in apart])
-    torch.testing.assert_close(several.unmerge(several.merge(tokens)), back)
+    back = torch.cat(
+        [plan.unmerge(merged, own[None]) for merged, own in zip(apart, tokens, strict=True)]
+    )
+    torch.testing.assert_close(several.unmerge(several.merge(tokens), tokens), back)
     assert torch.equal(several.log_sizes, plan.log_sizes.expand(3, -1))
     assert plan.repeated(1) is plan
 

@@ -16,6 +16,8 @@ from retom.hosts import HostCall
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from torch import Tensor
+
     from retom import Config
     from retom.plan import Plan
 
@@ -61,12 +63,14 @@ class MergedAttention:
 
     Attributes:
         plan: Spreads its output back.
+        tokens: Its tokens before merging, (B, N, C).
         unmerges: Whether its queries were merged, and not keys and values alone.
         weighs: Whether its keys are to be weighted by size.
         weighed: Whether they were.
     """
 
     plan: Plan
+    tokens: Tensor
     unmerges: bool
     weighs: bool
     weighed: bool = False

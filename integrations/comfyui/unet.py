@@ -45,7 +45,7 @@ class MergeAttention:
         values = keys if value is context else plan.merge(value) if own else value
         # Where another node has brought keys of its own, queries merge alone.
         weighs = self.weighs and own
-        running.attention = MergedAttention(plan, unmerges=not self.keys_alone, weighs=weighs)
+        running.attention = MergedAttention(plan, n, unmerges=not self.keys_alone, weighs=weighs)
         return (n if self.keys_alone else merged), keys, values
 
 
@@ -74,7 +74,7 @@ class UnmergeAttention:
                 "another node changes tokens around it as well, such as TomePatchModel or "
                 "HyperTile. Leave one of them out."
             )
-        return merged.plan.unmerge(n)
+        return merged.plan.unmerge(n, merged.tokens)
 
 
 @dataclass(frozen=True)

@@ -106,7 +106,7 @@ class SoftPlan(TokenPlan):
         """See :meth:`retom.plan.Plan.merge`."""
         return self.plan.merge(x)
 
-    def unmerge(self, y: Tensor) -> Tensor:
+    def unmerge(self, y: Tensor, x: Tensor | None = None) -> Tensor:
         """Mix merged tokens (B, K, C) to (B, N, C) of the same dtype.
 
         Raises:

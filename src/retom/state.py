@@ -37,9 +37,11 @@ class MergedLayer:
 
     Attributes:
         plan: Spreads its output back.
+        tokens: Its tokens before merging, (B, N, C).
     """
 
     plan: TokenPlan
+    tokens: Tensor
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -99,9 +99,9 @@ class Watched:
                 if plan.keys is not plan:
                     plan.keys.merge(tokens)
                 if scope == "block":
-                    _ = tokens + plan.unmerge(merged - merged)
+                    _ = tokens + plan.unmerge(merged - merged, tokens)
                 elif scope != "kv":
-                    plan.unmerge(merged)
+                    plan.unmerge(merged, tokens)
         return moved.total // plan.batch_size
 
 

@@ -84,7 +84,7 @@ class MergeAttention(AttentionHook):
         if plan is None:
             return None
         tokens = first_input(args, kwargs, "hidden_states")
-        self.state.in_flight = MergedLayer(plan)
+        self.state.in_flight = MergedLayer(plan, tokens)
         args, kwargs = with_first_input(args, kwargs, plan.merge(tokens))
         if plan.keys is not plan:
             refuse_fused_projections(module)
@@ -100,9 +100,9 @@ class MergeMlp(SiteHook):
         plan = self.plan(module, args, kwargs)
         if plan is None:
             return None
-        self.state.in_flight = MergedLayer(plan)
-        merged = plan.merge(first_input(args, kwargs, "hidden_states"))
-        return with_first_input(args, kwargs, merged)
+        tokens = first_input(args, kwargs, "hidden_states")
+        self.state.in_flight = MergedLayer(plan, tokens)
+        return with_first_input(args, kwargs, plan.merge(tokens))
 
 
 @dataclass(slots=True, eq=False)
@@ -130,7 +130,7 @@ class UnmergeOutput:
         if not isinstance(layer, MergedLayer):
             return None
         self.state.in_flight = None
-        return layer.plan.unmerge(output)
+        return layer.plan.unmerge(output, layer.tokens)
 
 
 @dataclass(slots=True, eq=False)

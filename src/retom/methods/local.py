@@ -26,6 +26,7 @@ from retom.checks import check_choice, check_kv_lean, check_ratio
 from retom.errors import ConfigError
 from retom.grid import Grid, Windows
 from retom.hints import NO_HINTS, Hints
+from retom.linear_plan import LinearPlan
 from retom.methods.window import WindowSize, check_window_size, window_of
 from retom.multiscale import TwoScales, allocate_two_scales
 from retom.plan import MERGE_MODES, MergeMode, Plan
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
 LOCAL_ALLOCATIONS: tuple[str, ...] = (*ALLOCATIONS, "multiscale")
 NESTED = ("similarity", "coherence")
 """Allocations whose tokens stand in one order, however many of them go."""
-Unmerge = Literal["copy", "similarity"]
+Unmerge = Literal["copy", "similarity", "linear"]
 UNMERGES: tuple[str, ...] = get_args(Unmerge)
 
 
@@ -76,8 +77,10 @@ class LocalMethod(ABC):
             in all, with fewer products of queries and keys. 0 merges both alike, as do all other
             scopes, layers whose projections are fused, and pictures with protected tokens. See
             :class:`retom.split_plan.SplitPlan`.
-        unmerge: What a token gets back: ``copy``, the output of the token that it joined; or
-            ``similarity``, a mixture of those around it, see :class:`retom.soft_plan.SoftPlan`.
+        unmerge: What a token gets back: ``copy``, the output of the token that it joined;
+            ``similarity``, a mixture of those around it, see :class:`retom.soft_plan.SoftPlan`; or
+            ``linear``, the output and its own difference from the token that it joined, carried to
+            first order, see :class:`retom.linear_plan.LinearPlan`.
 
     Raises:
         ConfigError: An option is out of its range.
@@ -199,9 +202,12 @@ class LocalMethod(ABC):
         removed, joined = (of_keys[:, :queries], target) if nested else assign(queries)
         if self.rematch:
             joined = most_similar_kept(x, removed, joined, grid, hints.protected)
-        plan: TokenPlan = Plan.build(removed, joined, self.merge)
+        groups = Plan.build(removed, joined, self.merge)
+        plan: TokenPlan = groups
         if self.unmerge == "similarity":
-            plan = SoftPlan.build(plan, x, grid)
+            plan = SoftPlan.build(groups, x, grid)
+        elif self.unmerge == "linear":
+            plan = LinearPlan.build(groups, grid)
         if queries == keys:
             return plan
         return SplitPlan.build(plan, Plan.build(of_keys, target, self.merge))

@@ -13,6 +13,7 @@ from retom.calls import Args, Kwargs, first_input
 from retom.errors import ConfigError
 from retom.grid import Grid, Windows
 from retom.handle import Handle, handle_of
+from retom.linear_plan import LinearPlan
 from retom.methods.window import window_of
 from retom.plan import Plan
 from retom.representative import at_length_one, dot, pair_cosine, unit_tokens
@@ -231,7 +232,7 @@ def _look(
     call: int, site: Site, x: Tensor, plan: TokenPlan, grid: Grid, method: Method, item: int
 ) -> Look:
     plan = plan.queries if isinstance(plan, SplitPlan) else plan
-    groups = plan.plan if isinstance(plan, SoftPlan) else plan
+    groups = plan.plan if isinstance(plan, (SoftPlan, LinearPlan)) else plan
     if not isinstance(groups, Plan):
         raise ConfigError(
             f"The plans of {method.name} share tokens out by weights, so there are no groups to "
@@ -240,7 +241,7 @@ def _look(
     joined = groups.kept[item].gather(0, groups.slot[item])
     own = x[item].float()
     unit = at_length_one(own)
-    back = plan.unmerge(plan.merge(x))[item].float()
+    back = plan.unmerge(plan.merge(x), x)[item].float()
     length = _lengths(own).clamp_min(torch.finfo(torch.float32).tiny)
     window = window_of(method, grid)
     coherence = None if window is None else _coherence(own, Windows.over(grid, window))

@@ -1,0 +1,218 @@
+"""Un-merging by slopes: by hand, against a slow loop, what passes through, and real layers."""
+
+import pytest
+import tiny
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import retom
+from retom import Config, ConfigError, Grid, Plan, ReToM, ShapeError
+from retom.linear_plan import EVERY, LinearPlan
+
+
+def slow(tokens, outputs, grid, slot, merged):
+    """What each token gets, pair by pair, float64 (N, C)."""
+    tokens, outputs, merged = tokens.double(), outputs.double(), merged.double()
+    missing = [tokens[i] - merged[s] for i, s in enumerate(slot)]
+    scale = sum(float(m @ m) for m in missing) / len(missing)
+    size = tokens.shape[1]
+    gram, cross = torch.zeros(size, size).double(), torch.zeros(size, outputs.shape[1]).double()
+    if grid.width > 1:
+        firsts = [
+            r * grid.width + c for r in range(0, grid.height, EVERY) for c in range(grid.width - 1)
+        ]
+    else:
+        firsts = range(grid.height - 1)
+    for first in firsts:
+        one, other = slot[first], slot[first + 1]
+        apart, answer = merged[one] - merged[other], outputs[one] - outputs[other]
+        weight = 1 / max(float(apart @ apart) + scale, 1e-30)
+        gram += weight * torch.outer(apart, apart)
+        cross += weight * torch.outer(apart, answer)
+    ridge = max(float(gram.diagonal().mean()), 1e-30)
+    slope = torch.linalg.inv(gram + ridge * torch.eye(size)) @ cross
+    return torch.stack([outputs[s] + missing[i] @ slope for i, s in enumerate(slot)])
+
+
+@st.composite
+def cases(draw):
+    grid = Grid(draw(st.integers(1, 9)), draw(st.integers(1, 7)))
+    options = {
+        "window": (draw(st.integers(1, 3)), draw(st.integers(1, 3))),
+        "reach": draw(st.integers(0, 1)),
+        "merge": draw(st.sampled_from(["mean", "representative", "norm_mean"])),
+        "rematch": draw(st.booleans()),
+    }
+    most = ReToM(window=options["window"], ratio=0)
+    spare = grid.num_tokens - -(-grid.height // most.window[0]) * -(-grid.width // most.window[1])
+    options["ratio"] = draw(st.integers(0, spare)) / grid.num_tokens
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
+    return grid, options, torch.randn(2, grid.num_tokens, 6, generator=generator)
+
+
+def test_a_slope_by_hand():
+    # One row of one channel. Tokens 2 and 4 merge to 3, and outputs are twice the merged tokens.
+    x = torch.tensor([[[0.0], [1.0], [2.0], [4.0]]])
+    plan = Plan.build(torch.tensor([[3]]), torch.tensor([[0, 1, 2, 2]]), "mean")
+    linear = LinearPlan.build(plan, Grid(1, 4))
+    merged = linear.merge(x)
+    assert merged.flatten().tolist() == [0, 1, 3]
+    # Pairs differ by 1, 2 and 0; the ridge halves the slope of a single channel, 2, to 1.
+    back = linear.unmerge(2 * merged, x).flatten().tolist()
+    assert back[:2] == [0, 2]
+    assert back[2:] == pytest.approx([6 - 1, 6 + 1])
+
+
+@given(cases())
+@settings(max_examples=60, deadline=None)
+def test_outputs_equal_the_slow_loop(case):
+    grid, options, x = case
+    hard = ReToM(**options).plan(x, grid)
+    linear = ReToM(**options, unmerge="linear").plan(x, grid)
+    assert torch.equal(linear.merge(x), hard.merge(x))
+    assert torch.equal(linear.kept, hard.kept)
+    assert torch.equal(linear.log_sizes, hard.log_sizes)
+    y = torch.randn(2, hard.num_kept, 3, generator=torch.Generator().manual_seed(0))
+    for item in range(2):
+        slot, merged = hard.slot[item].tolist(), hard.merge(x)[item]
+        expected = slow(x[item], y[item], grid, slot, merged)
+        found = linear.unmerge(y, x)[item].double()
+        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
+
+
+@given(cases())
+@settings(max_examples=40, deadline=None)
+def test_tokens_that_stand_for_themselves_copy_and_constants_stay(case):
+    grid, options, x = case
+    plan = ReToM(**options, unmerge="linear").plan(x, grid)
+    y = torch.randn(2, plan.num_kept, 3, generator=torch.Generator().manual_seed(0))
+    back = plan.unmerge(y, x)
+    for item, slot in enumerate(plan.plan.slot):
+        alone = (slot.bincount(minlength=plan.num_kept) == 1)[slot]
+        assert torch.equal(back[item][alone], y[item][slot[alone]])
+    torch.testing.assert_close(plan.unmerge(torch.ones_like(y), x), torch.ones_like(back))
+
+
+@given(cases(), st.sampled_from([1e-4, 1e3]), st.sampled_from([1e-4, 1e3]))
+@settings(max_examples=20, deadline=None)
+def test_no_scale_has_to_suit_a_layer(case, of_tokens, of_outputs):
+    grid, options, x = case
+    plan = ReToM(**options, unmerge="linear").plan(x, grid)
+    y = torch.randn(2, plan.num_kept, 3, generator=torch.Generator().manual_seed(0))
+    expected = of_outputs * plan.unmerge(y, x)
+    found = plan.unmerge(of_outputs * y, of_tokens * x)
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4 * of_outputs)
+
+
+def test_what_a_smooth_layer_gives_comes_out_nearer_than_by_a_copy():
+    generator = torch.Generator().manual_seed(0)
+    grid = Grid(16, 16)
+    x = torch.randn(1, 4, 16, 16, generator=generator)
+    x = torch.nn.functional.avg_pool2d(x, 3, 1, 1).flatten(2).mT
+    weight = torch.randn(4, 4, generator=generator)
+
+    def layer(tokens):
+        return torch.tanh(2 * tokens @ weight)
+
+    copied = ReToM().plan(x, grid)
+    linear = ReToM(unmerge="linear").plan(x, grid)
+    far = (copied.unmerge(layer(copied.merge(x))) - layer(x)).norm()
+    near = (linear.unmerge(layer(linear.merge(x)), x) - layer(x)).norm()
+    assert near < 0.7 * far
+
+
+def test_equal_tokens_and_nothing_to_merge_give_no_slope():
+    x = torch.ones(2, 12, 4)
+    for ratio in (0.0, 0.5):
+        plan = ReToM(ratio=ratio, unmerge="linear").plan(x, Grid(3, 4))
+        y = torch.randn(2, plan.num_kept, 4, generator=torch.Generator().manual_seed(0))
+        assert torch.equal(plan.unmerge(y, x), plan.plan.unmerge(y))
+
+
+def test_an_item_does_not_depend_on_the_rest_of_the_batch():
+    x = torch.randn(3, 35, 8, generator=torch.Generator().manual_seed(0))
+    method = ReToM(unmerge="linear")
+    together = method.plan(x, Grid(5, 7))
+    back = together.unmerge(together.merge(x), x)
+    for item in range(3):
+        own = x[item : item + 1]
+        alone = method.plan(own, Grid(5, 7))
+        torch.testing.assert_close(alone.unmerge(alone.merge(own), own)[0], back[item])
+    repeated = method.plan(x[:1], Grid(5, 7)).repeated(3)
+    again = x[:1].expand(3, -1, -1)
+    torch.testing.assert_close(repeated.unmerge(repeated.merge(again), again)[2], back[0])
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_low_precision_and_autocast_keep_the_regression_precise(dtype):
+    x = torch.randn(2, 35, 8, generator=torch.Generator().manual_seed(0)).to(dtype)
+    plan = ReToM(unmerge="linear").plan(x, Grid(5, 7))
+    y = torch.randn(2, plan.num_kept, 8, generator=torch.Generator().manual_seed(1)).to(dtype)
+    back = plan.unmerge(y, x)
+    assert back.dtype == dtype
+    # Tokens, slopes and outputs are of the order of 1 and below 4, and rounded a few times.
+    assert (back.double() - plan.unmerge(y.double(), x.double())).abs().max() < (
+        16 * torch.finfo(dtype).eps
+    )
+    wide = plan.unmerge(y.float(), x.float())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(plan.unmerge(y.float(), x.float()), wide)
+
+
+def test_gradients_flow_and_no_data_is_needed_on_the_host():
+    x = torch.randn(1, 12, 4, generator=torch.Generator().manual_seed(0)).double()
+    plan = ReToM(unmerge="linear").plan(x, Grid(3, 4))
+    tokens = x.requires_grad_()
+    assert torch.autograd.gradcheck(lambda v: plan.unmerge(plan.merge(v).sin(), v), (tokens,))
+    empty = torch.empty(2, 12, 4, device="meta")
+    plan = ReToM(unmerge="linear", rematch=True).plan(empty, Grid(3, 4))
+    assert plan.unmerge(plan.merge(empty), empty).shape == empty.shape
+
+
+@pytest.mark.parametrize("scope", ["attention", "attention+mlp", "block"])
+def test_it_draws_nearer_to_unmerged_than_a_copy(scope):
+    model = tiny.sd15_unet()
+    unmerged = tiny.call(model, tiny.inputs())
+    handle = retom.apply(model, scope=scope, ratio=0.25)
+    copied = tiny.call(model, tiny.inputs())
+    handle.update(unmerge="linear")
+    linear = tiny.call(model, tiny.inputs())
+    assert not torch.equal(linear, copied)
+    assert (linear - unmerged).norm() < (copied - unmerged).norm()
+    handle.update(unmerge="copy")
+    assert torch.equal(tiny.call(model, tiny.inputs()), copied)
+
+
+def test_plans_that_are_shared_and_kept_follow_the_tokens_of_each_layer():
+    """A slope belongs to a layer and a call, however long the groups last."""
+    x = torch.randn(1, 16, 4, generator=torch.Generator().manual_seed(0))
+    plan = ReToM(unmerge="linear").plan(x, Grid(4, 4))
+    other = torch.randn(1, 16, 4, generator=torch.Generator().manual_seed(1))
+    expected = slow(
+        other[0],
+        plan.merge(other)[0].sin(),
+        Grid(4, 4),
+        plan.plan.slot[0].tolist(),
+        plan.merge(other)[0],
+    )
+    found = plan.unmerge(plan.merge(other).sin(), other)[0].double()
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_wrong_use_is_refused():
+    with pytest.raises(ConfigError, match=r"nothing is un-merged\. Use unmerge='copy'"):
+        Config(method=ReToM(unmerge="linear"), scope="kv")
+    x = torch.randn(1, 12, 4)
+    plan = ReToM(unmerge="linear").plan(x, Grid(3, 4))
+    with pytest.raises(ShapeError, match=r"give them as well, as in plan\.unmerge\(y, x\)"):
+        plan.unmerge(plan.merge(x))
+    with pytest.raises(ShapeError, match=r"unmerge expects .* 6 tokens"):
+        plan.unmerge(x, x)
+    with pytest.raises(ShapeError, match=r"merge expects .* 12 tokens"):
+        plan.unmerge(plan.merge(x), x[:, :6])
+
+
+def test_options_survive_json():
+    config = Config(method=ReToM(unmerge="linear"))
+    assert Config.from_dict(config.to_dict()) == config
