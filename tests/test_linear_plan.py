@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import retom
-from retom import Config, ConfigError, Grid, Plan, ReToM, ShapeError
-from retom.linear_plan import EVERY, LinearPlan
+from retom import Config, ConfigError, Grid, Plan, ReToM, ShapeError, linear_plan
+from retom.linear_plan import LinearPlan
 
 
 def slow(tokens, outputs, grid, slot, merged):
@@ -19,9 +19,8 @@ def slow(tokens, outputs, grid, slot, merged):
     size = tokens.shape[1]
     gram, cross = torch.zeros(size, size).double(), torch.zeros(size, outputs.shape[1]).double()
     if grid.width > 1:
-        firsts = [
-            r * grid.width + c for r in range(0, grid.height, EVERY) for c in range(grid.width - 1)
-        ]
+        rows = range(0, grid.height, max(1, grid.num_tokens // linear_plan.PAIRS))
+        firsts = [r * grid.width + c for r in rows for c in range(grid.width - 1)]
     else:
         firsts = range(grid.height - 1)
     for first in firsts:

@@ -4,7 +4,9 @@ import pytest
 import tomesd
 import torch
 
-from retom import BudgetError, Config, ConfigError, Grid, ShapeError
+from retom import BudgetError, Config, ConfigError, Grid, Plan, ShapeError
+from retom.hints import Hints
+from retom.linear_plan import LinearPlan
 from retom.methods import ToMe
 
 
@@ -49,7 +51,22 @@ def test_the_budget_is_what_is_left_beside_the_destinations():
         ToMe(ratio=0.5).num_removed(Grid(1, 8))
 
 
+def test_slopes_are_those_of_local_windows():
+    x = torch.randn(2, 48, 6, generator=torch.Generator().manual_seed(0))
+    grid = Grid(6, 8)
+    hard = ToMe().plan(x, grid)
+    for hints in (Hints(), Hints(apart=True)):
+        plan = ToMe(unmerge="linear").plan(x, grid, hints)
+        y = hard.merge(x).sin()
+        assert torch.equal(plan.unmerge(y, x), LinearPlan.build(hard, grid).unmerge(y, x))
+    apart = ToMe(unmerge="linear", kv_lean=0.6).plan(x, grid, Hints(apart=True))
+    assert isinstance(apart.queries, LinearPlan)
+    assert isinstance(apart.keys, Plan)
+
+
 def test_wrong_use_is_refused():
+    with pytest.raises(ConfigError, match="unmerge is one of copy, linear; 'similarity' was given"):
+        ToMe(unmerge="similarity")
     with pytest.raises(ConfigError, match="ratio is the fraction"):
         ToMe(ratio=1.0)
     with pytest.raises(ConfigError, match="window is"):

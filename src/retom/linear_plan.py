@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
@@ -24,8 +24,14 @@ if TYPE_CHECKING:
     from retom.grid import Grid
     from retom.plan import Plan
 
-EVERY = 4
-"""Of so many rows of the grid one is read for neighbours."""
+PAIRS = 1024
+"""Neighbours that are compared, about: in rows of the grid as far apart as that takes."""
+
+RANK = 32
+"""Directions of a token that count, where it has more channels."""
+
+_ALIKE = 1e-5
+"""What keeps apart directions that are almost one, as a share of their mean square."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,16 +40,17 @@ class LinearPlan(TokenPlan):
 
     With m the merged token that a token x joined and y(m) its output, x gets
 
-        y(m) + (x - m) A,   A = (D' W D + a I)^-1 D' W E,
+        y(m) + (x - m) Q A,   A = (D' W D + a I)^-1 D' W E,
 
-    a ridge regression over pairs of neighbours: D (pairs, C) are the differences of their merged
-    tokens, E those of their outputs, W = 1 / (|d|² + the mean |x - m|²), so that pairs as far apart
-    as tokens are from what they joined count most, and a is the mean of the diagonal of D' W D. The
-    scales of tokens and outputs cancel, so nothing has to suit a layer. A token that stands only
-    for itself copies its output bit-exact, as x - m is zero.
+    a ridge regression over pairs of neighbours: D (pairs, d) are the differences of their merged
+    tokens along Q, E those of their outputs, W = 1 / (|d|² + the mean |(x - m) Q|²), so that pairs
+    as far apart as tokens are from what they joined count most, and a is the trace of D' W D over
+    the number of channels. The scales of tokens and outputs cancel, so nothing has to suit a layer.
+    Q (channels, d) is the identity up to 32 channels. Of more it spans the 32 directions in which
+    neighbours differ most, about: one power iteration from 32 of the pairs (Halko and others 2011).
+    A token that stands only for itself copies its output bit-exact.
 
-    About 3 N C² multiply-adds and a C x C system for each item: less than two of a layer's
-    projections, O(N C²) as they are.
+    4 N C d multiply-adds or fewer for each item, and systems of d x d: O(N C).
 
     Attributes:
         plan: The assignment.
@@ -57,7 +64,7 @@ class LinearPlan(TokenPlan):
 
     @staticmethod
     def build(plan: Plan, grid: Grid) -> LinearPlan:
-        """Pair neighbours in every fourth row of the grid, or in its one column.
+        """Pair neighbours in evenly spaced rows of the grid, or in its one column.
 
         Args:
             plan: The assignment, made for ``grid``.
@@ -65,7 +72,7 @@ class LinearPlan(TokenPlan):
         """
         device = plan.slot.device
         token = torch.arange(grid.num_tokens, device=device).reshape(grid.height, grid.width)
-        rows = token[::EVERY] if grid.width > 1 else token.T
+        rows = token[:: max(1, grid.num_tokens // PAIRS)] if grid.width > 1 else token.T
         pairs = torch.stack([rows[:, :-1].reshape(-1), rows[:, 1:].reshape(-1)])
         item = torch.arange(plan.batch_size, device=device)[:, None] * plan.num_kept
         slots = [(plan.slot[:, side] + item).reshape(-1) for side in pairs]
@@ -102,9 +109,21 @@ class LinearPlan(TokenPlan):
             )
         copied = self.plan.unmerge(y)
         merged = self.plan.merge(x)
-        missing = x - self.plan.unmerge(merged)
         with _in_full_precision(y):
-            slope = self._slope(merged, y, missing)
+            apart = self._apart(merged)
+            channels = x.shape[-1]
+            wide, linear = channels > RANK, self.plan.mode != "norm_mean"
+            if wide:
+                directions = _directions(apart)
+                apart = apart @ directions
+                x = x @ directions.to(x.dtype)
+                # Means and picks commute with a map of channels, and few channels merge faster.
+                merged = self.plan.merge(x) if linear else merged @ directions.to(x.dtype)
+            missing = x - self.plan.unmerge(merged)
+            if wide:  # what passes as it is may be rounded otherwise among N rows than among K
+                missing = missing.masked_fill(self._alone, 0.0)
+            scale = missing.to(apart.dtype).square().sum(dim=-1).mean(dim=1)
+            slope = _slope(apart, self._apart(y), scale, channels)
             return copied.baddbmm_(missing.to(y.dtype), slope.to(y.dtype))
 
     def repeated(self, batch: int) -> LinearPlan:
@@ -115,27 +134,57 @@ class LinearPlan(TokenPlan):
         rows = [repeated_rows(side, batch, self.num_kept) for side in self.pair_rows]
         return LinearPlan(plan=plan, kept=plan.kept, pair_rows=torch.stack(rows))
 
-    def _slope(self, merged: Tensor, y: Tensor, missing: Tensor) -> Tensor:
-        """How outputs change with tokens, at least float32 (B, D, C)."""
-        precise = torch.promote_types(y.dtype, torch.float32)
-        apart = self._apart(merged).to(precise)
-        answers = self._apart(y).to(precise)
-        scale = missing.to(precise).square().sum(dim=-1).mean(dim=1)[:, None, None]
-        # Where nothing merged and all tokens are equal both are zero, and so is the slope.
-        tiny = torch.finfo(precise).tiny
-        near = apart / (apart.square().sum(dim=-1, keepdim=True) + scale).clamp_min(tiny)
-        gram, cross = near.mT @ apart, near.mT @ answers
-        ridge = gram.diagonal(dim1=-2, dim2=-1).mean(dim=-1).clamp_min(tiny)
-        one = torch.eye(gram.shape[-1], dtype=precise, device=y.device)
-        regular = gram + ridge[:, None, None] * one
-        root = cast("Tensor", torch.linalg.cholesky_ex(regular).L)
-        return torch.cholesky_solve(cross, root)
+    @property
+    def _alone(self) -> Tensor:
+        """Tokens that stand only for themselves, bool (B, N, 1)."""
+        return (self.plan.sizes.gather(1, self.plan.slot) == 1)[:, :, None]
 
     def _apart(self, rows: Tensor) -> Tensor:
-        """Differences of neighbours, (B, K, C) -> (B, P, C)."""
+        """Differences of neighbours, (B, K, C) -> (B, P, C), at least float32."""
         flat = rows.reshape(-1, rows.shape[-1])
         first, second = (flat.index_select(0, side) for side in self.pair_rows)
-        return (first - second).reshape(self.batch_size, -1, rows.shape[-1])
+        apart = (first - second).reshape(self.batch_size, -1, rows.shape[-1])
+        return apart.to(torch.promote_types(rows.dtype, torch.float32))
+
+
+@torch.no_grad()
+def _directions(apart: Tensor) -> Tensor:
+    """An orthonormal basis of the directions in which neighbours differ most, (B, C, d)."""
+    pairs = apart.shape[1]
+    rank = min(RANK, pairs)
+    few = apart[:, torch.arange(rank, device=apart.device) * pairs // max(rank, 1)]
+    found = apart.mT @ (apart @ few.mT)
+    tiny = torch.finfo(found.dtype).tiny
+    found = found / found.square().sum(dim=1, keepdim=True).sqrt().clamp_min(tiny)
+    root = _cholesky(found.mT @ found, _ALIKE)
+    solve = cast("Any", torch.linalg.solve_triangular)
+    return cast("Tensor", solve(root, found.mT, upper=False)).mT
+
+
+def _slope(apart: Tensor, answers: Tensor, scale: Tensor, channels: int) -> Tensor:
+    """How outputs change along each direction, (B, d, C).
+
+    Args:
+        apart: Differences of neighbours, (B, P, d).
+        answers: Those of their outputs, (B, P, C).
+        scale: Mean square of what merging took from a token, (B,).
+        channels: Of a token; d is at most that.
+    """
+    # Where nothing merged and all tokens are equal all is zero, and so is the slope.
+    tiny = torch.finfo(apart.dtype).tiny
+    near = apart.square().sum(dim=-1, keepdim=True) + scale[:, None, None]
+    near = apart / near.clamp_min(tiny)
+    root = _cholesky(near.mT @ apart, apart.shape[-1] / channels)
+    return torch.cholesky_solve(near.mT @ answers.to(apart.dtype), root)
+
+
+def _cholesky(gram: Tensor, ridge: float) -> Tensor:
+    """Cholesky factor of gram + ridge times the mean of its diagonal, with no wait for a device."""
+    mean = gram.diagonal(dim1=-2, dim2=-1).mean(dim=-1)
+    added = (ridge * mean).clamp_min(torch.finfo(gram.dtype).tiny)[:, None, None]
+    one = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
+    factorise = cast("Any", torch.linalg.cholesky_ex)
+    return cast("Tensor", factorise(gram + added * one)[0])
 
 
 def _in_full_precision(y: Tensor) -> AbstractContextManager[object]:

@@ -7,13 +7,14 @@ of the authors' package.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 
 from retom.allocation import leaning, num_removed
-from retom.checks import check_kv_lean
+from retom.checks import check_choice, check_kv_lean
 from retom.grid import Grid, Windows, check_window
+from retom.linear_plan import LinearPlan
 from retom.methods.matching import Matching, unit
 from retom.ordering import highest_first
 from retom.plan import Plan
@@ -39,6 +40,8 @@ class ToMe(Matching):
         window: (height, width) of the windows that hold one destination each.
         kv_lean: How far merging leans towards keys and values, see
             :class:`retom.methods.local.LocalMethod`; the authors' is 0.
+        unmerge: ``copy``, as the authors do, or ``linear``, see
+            :class:`retom.linear_plan.LinearPlan`.
 
     Raises:
         ConfigError: An option is out of its range.
@@ -48,10 +51,12 @@ class ToMe(Matching):
 
     window: tuple[int, int] = (2, 2)
     kv_lean: float = 0.0
+    unmerge: Literal["copy", "linear"] = "copy"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_kv_lean(self.kv_lean)
+        check_choice("unmerge", self.unmerge, ("copy", "linear"))
         object.__setattr__(self, "window", check_window(self.window))
 
     def num_removed(self, grid: Grid) -> int:
@@ -68,10 +73,11 @@ class ToMe(Matching):
 
     def match(self, x: Tensor, grid: Grid, budget: int, hints: Hints) -> TokenPlan:
         """The best pairs of any token and any destination."""
-        if not hints.apart or not self.kv_lean:
-            return self._match(x, grid, budget)
-        queries, keys = self.removed_apart(grid)
-        return SplitPlan.build(self._match(x, grid, queries), self._match(x, grid, keys))
+        apart = hints.apart and self.kv_lean > 0
+        queries, keys = self.removed_apart(grid) if apart else (budget, budget)
+        groups = self._match(x, grid, queries)
+        plan = LinearPlan.build(groups, grid) if self.unmerge == "linear" else groups
+        return SplitPlan.build(plan, self._match(x, grid, keys)) if apart else plan
 
     def _match(self, x: Tensor, grid: Grid, budget: int) -> Plan:
         if budget == 0:  # also where a grid has no whole window, and so no destination
