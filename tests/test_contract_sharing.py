@@ -1,5 +1,8 @@
 """Two pipelines with one UNet, and changes while a picture is drawn."""
 
+import inspect
+import itertools
+
 import diffusers
 import pytest
 import tiny
@@ -7,6 +10,7 @@ import torch
 
 import retom
 from retom import ReToM, Rule
+from retom.clock import Clock
 
 PICTURE = torch.rand((1, 3, 128, 128), generator=torch.Generator().manual_seed(0))
 
@@ -97,7 +101,7 @@ def test_update_between_pictures_is_a_fresh_application():
     assert torch.equal(tiny.latents(pipe), tiny.latents(plain))
 
 
-# Timesteps of a picture must not rise: rising ones begin another, with plans of its own.
+# Timesteps of a picture must not rise but by rounding: a rising one begins another picture.
 SCHEDULERS = [
     "DDIMScheduler",
     "DDPMScheduler",
@@ -120,17 +124,56 @@ SCHEDULERS = [
 numpy_warns = pytest.mark.filterwarnings("ignore:__array_wrap__:DeprecationWarning")
 
 
-@numpy_warns
-@pytest.mark.parametrize("steps", [1, 2, 5])
-@pytest.mark.parametrize("name", SCHEDULERS)
-def test_timesteps_of_a_picture_never_rise(name, steps):
-    options = {"skip_prk_steps": True} if name == "PNDMScheduler" else {}  # as its models ask
-    scheduler = getattr(diffusers, name)(
-        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", **options
-    )
+def timesteps_of(name, steps, **options):
+    """The timesteps of a scheduler; None where it does not know the options."""
+    kind = getattr(diffusers, name)
+    known = inspect.signature(kind.__init__).parameters
+    if not options.keys() <= known.keys():
+        return None
+    if name == "PNDMScheduler":  # as its models ask
+        options["skip_prk_steps"] = True
+    scheduler = kind(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", **options)
     scheduler.set_timesteps(steps)
-    timesteps = scheduler.timesteps.tolist()
-    assert timesteps == sorted(timesteps, reverse=True)
+    return scheduler.timesteps.tolist()
+
+
+SIGMAS = ["use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas"]
+
+
+@numpy_warns
+@pytest.mark.parametrize("spacing", ["leading", "linspace", "trailing"])
+@pytest.mark.parametrize("sigmas", [None, *SIGMAS])
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_a_generation_begins_once_whatever_the_scheduler(name, sigmas, spacing):
+    options = {"timestep_spacing": spacing} | ({sigmas: True} if sigmas else {})
+    for steps in (1, 2, 5, 20, 50):
+        timesteps = timesteps_of(name, steps, **options)
+        if timesteps is None:
+            return
+        clock = Clock()
+        begun = 0
+        for _ in range(2):  # pictures
+            for timestep in timesteps:
+                for _ in range(2):  # the halves of guidance, one by one
+                    clock.advance(timestep / 1000, timesteps, 7)
+                    begun += clock.begins
+        # Two pictures of one step are told apart by their tensors alone, which this has not.
+        assert begun == (2 if len(set(timesteps)) > 1 else 1)
+
+
+@numpy_warns
+def test_a_timestep_that_rises_by_rounding_goes_on_with_its_picture(plans_made):
+    pipe = tiny.sd_pipeline()
+    scheduler = diffusers.KDPM2AncestralDiscreteScheduler
+    pipe.scheduler = scheduler.from_config(pipe.scheduler.config, use_karras_sigmas=True)
+    retom.apply(pipe, refresh=99, share="level")
+    timesteps = []
+    pipe.unet.register_forward_pre_hook(lambda _module, args: timesteps.append(float(args[1])))
+    tiny.latents(pipe, num_inference_steps=5)
+    assert any(one < other for one, other in itertools.pairwise(timesteps))
+    assert len(plans_made) == 1
+    tiny.latents(pipe, num_inference_steps=5)
+    assert len(plans_made) == 2
 
 
 @numpy_warns

@@ -2,7 +2,8 @@
 
 A denoiser is called without being told which picture it works on. Timesteps fall while a picture
 is drawn, so a timestep that rises begins another one, whatever scheduler runs and wherever
-image-to-image starts.
+image-to-image starts. A rise by less than a training timestep does not: schedulers that put a
+timestep between two of others round it on either side (KDPM2 with Karras sigmas).
 
 A picture that was broken off may be followed by one that starts lower. A pipeline whose timesteps
 are all parts of one tensor, the scheduler's, gives that away: another picture has another tensor.
@@ -19,6 +20,9 @@ from torch import Tensor
 from retom.errors import ConfigError
 
 Refresh = int | tuple[float, ...] | None
+
+ROUNDING = 0.000_999
+"""A rise of the noise level up to this is rounding: just under a training timestep of a thousand."""
 
 
 @dataclass(slots=True, eq=False)
@@ -75,6 +79,7 @@ class Clock:
     _source: object = None
     _fell: bool = False
     _steps: int = 0
+    _lowest: float = 1.0
     _tensors: TimestepTensors = field(default_factory=TimestepTensors)
 
     def reset(self) -> None:
@@ -104,26 +109,27 @@ class Clock:
         self.noise, self._source = noise, source
         repeats = noise == before and (self._fell or source is previous)
         self.begins = False
-        fell = before is not None and noise < before
-        another = self._tensors.changed(source, fell=fell)
-        if before is None or noise > before or (noise == before and not repeats) or another:
+        goes_on = before is not None and noise != before and noise - before <= ROUNDING
+        another = self._tensors.changed(source, fell=goes_on)
+        if another or not (goes_on or repeats):
             self.begins = True
-            self.turn, self._fell, self._steps = 0, False, 0
+            self.turn, self._fell, self._steps, self._lowest = 0, False, 0, noise
             return True
         if repeats:
             return refresh is None
         self._fell = True
         self._steps += 1
-        due = self._is_due(before, noise, refresh)
+        due = self._is_due(noise, refresh)
+        self._lowest = min(self._lowest, noise)
         self.turn += due
         return due
 
-    def _is_due(self, before: float, noise: float, refresh: Refresh) -> bool:
+    def _is_due(self, noise: float, refresh: Refresh) -> bool:
         if refresh is None:
             return True
         if isinstance(refresh, int):
             return self._steps % refresh == 0
-        return any(noise <= level < before for level in refresh)
+        return any(noise <= level < self._lowest for level in refresh)
 
 
 def check_refresh(refresh: object) -> Refresh:

@@ -258,7 +258,7 @@ def test_curves_draw_every_stage(tmp_path: Path) -> None:
     assert len(json.loads((out / "log.json").read_text("utf-8"))["text"]) == 5
 
 
-@pytest.mark.parametrize("name", ["cpu", "cpu-full", "dry", "gpu"])
+@pytest.mark.parametrize("name", ["cpu", "cpu-256", "cpu-full", "dry", "gpu"])
 def test_presets_load(name: str) -> None:
     settings = preset.load(name)
     styles.by_keys(settings.styles)
