@@ -22,7 +22,7 @@ from retom.errors import ConfigError
 Refresh = int | tuple[float, ...] | None
 
 ROUNDING = 0.000_999
-"""A rise of the noise level up to this is rounding: just under a training timestep of a thousand."""
+"""A rise of the noise level up to this is rounding: just under one training timestep of 1000."""
 
 
 @dataclass(slots=True, eq=False)
