@@ -81,9 +81,21 @@ def test_both_merge_each_by_its_own_handle():
 
 def test_guessing_calls_the_controlnet_with_half_of_the_batch():
     pipe = pipeline()
+    unmerged = draw(pipe, guess_mode=True)
     retom.apply(pipe, refresh=9)
     retom.apply(pipe.controlnet, refresh=9)
-    assert draw(pipe, guess_mode=True).isfinite().all()
+    batches = []
+
+    def count(_module, args, kwargs):
+        batches.append(len((args or (kwargs["sample"],))[0]))
+
+    pipe.controlnet.register_forward_pre_hook(count, with_kwargs=True)
+    with tiny.tokens_seen(pipe.unet) as unet, tiny.tokens_seen(pipe.controlnet) as control:
+        merged = draw(pipe, guess_mode=True)
+    assert unet[f"{tiny.FIRST}.attn1"] == control[f"{tiny.FIRST}.attn1"] == [128, 128]
+    assert batches == [1, 1]
+    assert merged.isfinite().all()
+    assert not torch.equal(merged, unmerged)
 
 
 def test_several_controlnets_are_asked_one_by_one():

@@ -223,6 +223,43 @@ def test_the_mask_of_an_inpainting_pipeline_serves():
     assert not handle._state.mask[:, 16:].any()
 
 
+def test_what_is_painted_anew_stays_whole(monkeypatch):
+    """An inpainting pipeline whose mask, all of the left half, protects what it paints."""
+    from PIL import Image
+
+    plans = []
+    original = ReToM.plan
+
+    def kept(self, x, grid, hints):
+        plans.append(original(self, x, grid, hints))
+        return plans[-1]
+
+    monkeypatch.setattr(ReToM, "plan", kept)
+    pipe = tiny.sd_pipeline(diffusers.StableDiffusionInpaintPipeline)
+    mask = Image.new("L", (128, 128))
+    mask.paste(255, (0, 0, 64, 128))
+    options = {
+        "image": torch.zeros(1, 3, 128, 128),
+        "mask_image": mask,
+        "height": 128,
+        "width": 128,
+        "strength": 0.9,
+        "num_inference_steps": 3,
+    }
+    handle = retom.apply(pipe, ratio=0.25)
+    handle.protect(mask)
+    with tiny.tokens_seen(pipe.unet) as seen:
+        tiny.latents(pipe, **options)
+    assert seen[FIRST] == [192, 192]
+    left = (torch.arange(256) % 16 < 8).nonzero().flatten()
+    for plan in plans:
+        for item in range(plan.batch_size):
+            assert torch.isin(left, plan.kept[item]).all()
+            slots = plan.slot[item]
+            assert (slots.bincount()[slots[left]] == 1).all()
+    assert len(plans) > 0
+
+
 def test_multiscale_cannot_protect():
     model = tiny.sd15_unet()
     handle = retom.apply(model, allocation="multiscale", reach=0)

@@ -93,6 +93,28 @@ def test_tokens_that_stand_for_themselves_copy_and_constants_stay(case):
     torch.testing.assert_close(plan.unmerge(torch.ones_like(y), x), torch.ones_like(back))
 
 
+@given(cases())
+@settings(max_examples=30, deadline=None)
+def test_of_many_channels_the_directions_that_differ_are_enough(case):
+    """48 channels in which six directions are used: the same as by all channels."""
+    grid, options, x = case
+    generator = torch.Generator().manual_seed(3)
+    directions, _ = torch.linalg.qr(torch.randn(48, 6, generator=generator))
+    x = x @ directions.T + torch.randn(48, generator=generator)
+    plan = ReToM(**options, unmerge="linear").plan(x, grid)
+    y = torch.randn(2, plan.num_kept, 3, generator=generator)
+    back = plan.unmerge(y, x)
+    for item, slot in enumerate(plan.plan.slot):
+        expected = slow(x[item], y[item], grid, slot.tolist(), plan.merge(x)[item])
+        # Six directions from fewer pairs than that are not all there.
+        if options["merge"] != "norm_mean" and grid.width > 6:
+            torch.testing.assert_close(back[item].double(), expected, rtol=1e-2, atol=1e-2)
+        alone = (slot.bincount(minlength=plan.num_kept) == 1)[slot]
+        assert torch.equal(back[item][alone], y[item][slot[alone]])
+    constant = torch.ones_like(y)
+    torch.testing.assert_close(plan.unmerge(constant, x), torch.ones_like(back))
+
+
 @given(cases(), st.sampled_from([1e-4, 1e3]), st.sampled_from([1e-4, 1e3]))
 @settings(max_examples=20, deadline=None)
 def test_no_scale_has_to_suit_a_layer(case, of_tokens, of_outputs):

@@ -109,6 +109,8 @@ class LinearPlan(TokenPlan):
             )
         copied = self.plan.unmerge(y)
         merged = self.plan.merge(x)
+        if self.pair_rows.shape[1] == 0:  # a grid of one token
+            return copied
         with _in_full_precision(y):
             apart = self._apart(merged)
             channels = x.shape[-1]
@@ -156,9 +158,7 @@ def _directions(apart: Tensor) -> Tensor:
     found = apart.mT @ (apart @ few.mT)
     tiny = torch.finfo(found.dtype).tiny
     found = found / found.square().sum(dim=1, keepdim=True).sqrt().clamp_min(tiny)
-    root = _cholesky(found.mT @ found, _ALIKE)
-    solve = cast("Any", torch.linalg.solve_triangular)
-    return cast("Tensor", solve(root, found.mT, upper=False)).mT
+    return _solved(_cholesky(found.mT @ found, _ALIKE), found.mT).mT
 
 
 def _slope(apart: Tensor, answers: Tensor, scale: Tensor, channels: int) -> Tensor:
@@ -175,7 +175,8 @@ def _slope(apart: Tensor, answers: Tensor, scale: Tensor, channels: int) -> Tens
     near = apart.square().sum(dim=-1, keepdim=True) + scale[:, None, None]
     near = apart / near.clamp_min(tiny)
     root = _cholesky(near.mT @ apart, apart.shape[-1] / channels)
-    return torch.cholesky_solve(near.mT @ answers.to(apart.dtype), root)
+    half = _solved(root, near.mT @ answers.to(apart.dtype))
+    return _solved(root.mT, half, upper=True)
 
 
 def _cholesky(gram: Tensor, ridge: float) -> Tensor:
@@ -185,6 +186,12 @@ def _cholesky(gram: Tensor, ridge: float) -> Tensor:
     one = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
     factorise = cast("Any", torch.linalg.cholesky_ex)
     return cast("Tensor", factorise(gram + added * one)[0])
+
+
+def _solved(root: Tensor, sides: Tensor, *, upper: bool = False) -> Tensor:
+    """The inverse of a triangular matrix times ``sides``."""
+    solve = cast("Any", torch.linalg.solve_triangular)
+    return cast("Tensor", solve(root, sides, upper=upper))
 
 
 def _in_full_precision(y: Tensor) -> AbstractContextManager[object]:
