@@ -7,8 +7,19 @@ import os
 import sys
 from pathlib import Path
 
-STAGES = ("download", "render", "autoencoder", "text", "denoiser", "export", "samples")
-OTHERS = ("all", "verify", "pack", "gpu", "decoder", "words", "references", "head", "evaluate")
+STAGES = ("render", "autoencoder", "text", "denoiser", "export", "samples")
+OTHERS = (
+    "all",
+    "download",
+    "verify",
+    "pack",
+    "gpu",
+    "decoder",
+    "words",
+    "references",
+    "head",
+    "evaluate",
+)
 
 
 def main(arguments: list[str] | None = None) -> int:

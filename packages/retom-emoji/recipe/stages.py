@@ -21,11 +21,11 @@ def run(stage: str, options: argparse.Namespace) -> None:
     settings = preset.load(options.preset or ("gpu" if stage == "pack" else "cpu"))
     device = torch.device(options.device)
     torch.set_num_threads(min(settings.threads, os.cpu_count() or 1))
-    if stage == "download":
+    if stage in ("download", "render"):
         chosen = styles.by_keys(settings.styles)
         download.run(options.work, styles.archives(chosen) + download.WORDS)
-    elif stage == "render":
-        render.run(settings, options.work)
+        if stage == "render":
+            render.run(settings, options.work)
     elif stage == "verify":
         render.verify(settings, options.work)
     elif stage == "pack":
