@@ -47,10 +47,11 @@ class LinearPlan(TokenPlan):
     as far apart as tokens are from what they joined count most, and a is the trace of D' W D over
     the number of channels. The scales of tokens and outputs cancel, so nothing has to suit a layer.
     Q (channels, d) is the identity up to 32 channels. Of more it spans the 32 directions in which
-    neighbours differ most, about: one power iteration from 32 of the pairs (Halko and others 2011).
-    A token that stands only for itself copies its output bit-exact.
+    neighbours differ most, about: one power iteration from 32 signed sums of the pairs (Halko and
+    others 2011), held constant in gradients. A token that stands only for itself copies its output
+    bit-exact.
 
-    4 N C d multiply-adds or fewer for each item, and systems of d x d: O(N C).
+    About 2 N C d multiply-adds an item, 4 P C d for its P pairs, and systems of d x d: O(N C).
 
     Attributes:
         plan: The assignment.
@@ -121,12 +122,16 @@ class LinearPlan(TokenPlan):
                 x = x @ directions.to(x.dtype)
                 # Means and picks commute with a map of channels, and few channels merge faster.
                 merged = self.plan.merge(x) if linear else merged @ directions.to(x.dtype)
-            missing = x - self.plan.unmerge(merged)
+            missing = (x - self.plan.unmerge(merged)).to(apart.dtype)
             if wide:  # what passes as it is may be rounded otherwise among N rows than among K
                 missing = missing.masked_fill(self._alone, 0.0)
-            scale = missing.to(apart.dtype).square().sum(dim=-1).mean(dim=1)
-            slope = _slope(apart, self._apart(y), scale, channels)
-            return copied.baddbmm_(missing.to(y.dtype), slope.to(y.dtype))
+            # At most 1, so that no square is lost, and no product too large for half precision.
+            unit = _largest(apart).maximum(_largest(missing))
+            apart, missing = apart / unit, missing / unit
+            slope = _slope(apart, self._apart(y), missing, channels)
+            finite = torch.finfo(y.dtype).max
+            slope = slope.clamp(-finite, finite).to(y.dtype)
+            return copied.baddbmm_(missing.to(y.dtype), slope)
 
     def repeated(self, batch: int) -> LinearPlan:
         """See :meth:`TokenPlan.repeated`."""
@@ -152,27 +157,34 @@ class LinearPlan(TokenPlan):
 @torch.no_grad()
 def _directions(apart: Tensor) -> Tensor:
     """An orthonormal basis of the directions in which neighbours differ most, (B, C, d)."""
-    pairs = apart.shape[1]
+    batch, pairs, channels = apart.shape
     rank = min(RANK, pairs)
-    few = apart[:, torch.arange(rank, device=apart.device) * pairs // max(rank, 1)]
+    apart = apart / _largest(apart)
+    # Sums, since a single pair may have merged into one token; signs, since the two edges of a
+    # thing differ by opposite steps. Any fixed signs without a period do.
+    place = torch.arange(pairs // rank * rank, device=apart.device)
+    sign = 1 - 2 * ((place * 0x9E3779B1 >> 16) & 1)
+    signed = apart[:, : len(place)] * sign[:, None]
+    few = signed.reshape(batch, -1, rank, channels).sum(dim=1)
     found = apart.mT @ (apart @ few.mT)
-    tiny = torch.finfo(found.dtype).tiny
-    found = found / found.square().sum(dim=1, keepdim=True).sqrt().clamp_min(tiny)
+    length = found.square().sum(dim=1, keepdim=True).sqrt()
+    found = found / length.clamp_min(torch.finfo(found.dtype).tiny)
     return _solved(_cholesky(found.mT @ found, _ALIKE), found.mT).mT
 
 
-def _slope(apart: Tensor, answers: Tensor, scale: Tensor, channels: int) -> Tensor:
+def _slope(apart: Tensor, answers: Tensor, missing: Tensor, channels: int) -> Tensor:
     """How outputs change along each direction, (B, d, C).
 
     Args:
         apart: Differences of neighbours, (B, P, d).
         answers: Those of their outputs, (B, P, C).
-        scale: Mean square of what merging took from a token, (B,).
+        missing: What merging took from each token, (B, N, d).
         channels: Of a token; d is at most that.
     """
+    scale = missing.square().sum(dim=-1).mean(dim=1)[:, None, None]
     # Where nothing merged and all tokens are equal all is zero, and so is the slope.
     tiny = torch.finfo(apart.dtype).tiny
-    near = apart.square().sum(dim=-1, keepdim=True) + scale[:, None, None]
+    near = apart.square().sum(dim=-1, keepdim=True) + scale
     near = apart / near.clamp_min(tiny)
     root = _cholesky(near.mT @ apart, apart.shape[-1] / channels)
     half = _solved(root, near.mT @ answers.to(apart.dtype))
@@ -186,6 +198,11 @@ def _cholesky(gram: Tensor, ridge: float) -> Tensor:
     one = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
     factorise = cast("Any", torch.linalg.cholesky_ex)
     return cast("Tensor", factorise(gram + added * one)[0])
+
+
+def _largest(rows: Tensor) -> Tensor:
+    """The largest magnitude of each item, (B, 1, 1), and not zero."""
+    return rows.abs().amax(dim=(1, 2), keepdim=True).clamp_min(torch.finfo(rows.dtype).tiny)
 
 
 def _solved(root: Tensor, sides: Tensor, *, upper: bool = False) -> Tensor:
