@@ -93,26 +93,36 @@ def test_tokens_that_stand_for_themselves_copy_and_constants_stay(case):
     torch.testing.assert_close(plan.unmerge(torch.ones_like(y), x), torch.ones_like(back))
 
 
-@given(cases())
-@settings(max_examples=30, deadline=None)
-def test_of_many_channels_the_directions_that_differ_are_enough(case):
+@pytest.mark.parametrize("merge", ["mean", "representative", "norm_mean"])
+@pytest.mark.parametrize("ratio", [0.0, 0.3, 0.5])
+def test_of_many_channels_the_directions_that_differ_are_enough(merge, ratio):
     """48 channels in which six directions are used: the same as by all channels."""
-    grid, options, x = case
     generator = torch.Generator().manual_seed(3)
+    grid = Grid(8, 9)
     directions, _ = torch.linalg.qr(torch.randn(48, 6, generator=generator))
-    x = x @ directions.T + torch.randn(48, generator=generator)
-    plan = ReToM(**options, unmerge="linear").plan(x, grid)
+    x = torch.randn(2, 72, 6, generator=generator) @ directions.T
+    if merge != "norm_mean":  # whose lengths a common shift would change
+        x = x + torch.randn(48, generator=generator)
+    plan = ReToM(ratio=ratio, merge=merge, unmerge="linear").plan(x, grid)
     y = torch.randn(2, plan.num_kept, 3, generator=generator)
     back = plan.unmerge(y, x)
+    for item, slot in enumerate(plan.plan.slot.tolist()):
+        expected = slow(x[item], y[item], grid, slot, plan.merge(x)[item])
+        torch.testing.assert_close(back[item].double(), expected, rtol=1e-3, atol=1e-3)
+
+
+@given(cases())
+@settings(max_examples=30, deadline=None)
+def test_of_many_channels_too_tokens_on_their_own_copy_and_constants_stay(case):
+    grid, options, _ = case
+    x = torch.randn(2, grid.num_tokens, 48, generator=torch.Generator().manual_seed(1))
+    plan = ReToM(**options, unmerge="linear").plan(x, grid)
+    y = torch.randn(2, plan.num_kept, 3, generator=torch.Generator().manual_seed(2))
+    back = plan.unmerge(y, x)
     for item, slot in enumerate(plan.plan.slot):
-        expected = slow(x[item], y[item], grid, slot.tolist(), plan.merge(x)[item])
-        # Six directions from fewer pairs than that are not all there.
-        if options["merge"] != "norm_mean" and grid.width > 6:
-            torch.testing.assert_close(back[item].double(), expected, rtol=1e-2, atol=1e-2)
         alone = (slot.bincount(minlength=plan.num_kept) == 1)[slot]
         assert torch.equal(back[item][alone], y[item][slot[alone]])
-    constant = torch.ones_like(y)
-    torch.testing.assert_close(plan.unmerge(constant, x), torch.ones_like(back))
+    torch.testing.assert_close(plan.unmerge(torch.ones_like(y), x), torch.ones_like(back))
 
 
 SCALES = [2.0**-40, 2.0**-13, 2.0**10, 2.0**40]
