@@ -8,6 +8,14 @@ ask() {  # a name and a title, then the options of its run
     { echo "# $title"; echo; cat "$out/$name/tables.md"; } > "$out/$name.md"
 }
 
+ask_at() {  # a ratio, then the methods: in one folder for all ratios, which share the pictures without merging
+    local ratio=$1
+    shift
+    echo "ratio $ratio" >&2
+    retom eval "${common[@]}" --ratios "$ratio" --methods "$@" -o "$out" --json > "$out/ratio-$ratio.json"
+    { echo "# Ratio $ratio"; echo; cat "$out/tables.md"; } > "$out/ratio-$ratio.md"
+}
+
 collect() {  # the result's name, then those of its questions: one page and one JSON file of all
     local result=$1
     shift

@@ -6,6 +6,7 @@ import gc
 import logging
 import os
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TRANSFORMERS_OFFLINE"] = "1"
@@ -15,6 +16,9 @@ import tiny
 import torch
 
 import retom
+
+if TYPE_CHECKING:
+    from retom.token_plan import TokenPlan
 
 
 def pytest_configure(config):
@@ -49,10 +53,11 @@ def _one_thread():
 
 @dataclass(frozen=True)
 class PlanMade:
-    """What one plan was made of."""
+    """What one plan was made of, and the plan."""
 
     batch: int
     turn: int
+    plan: TokenPlan
 
 
 @pytest.fixture
@@ -62,8 +67,9 @@ def plans_made(monkeypatch) -> list[PlanMade]:
     original = retom.ReToM.plan
 
     def counted(self, x, grid, hints):
-        made.append(PlanMade(batch=x.shape[0], turn=hints.turn))
-        return original(self, x, grid, hints)
+        plan = original(self, x, grid, hints)
+        made.append(PlanMade(batch=x.shape[0], turn=hints.turn, plan=plan))
+        return plan
 
     monkeypatch.setattr(retom.ReToM, "plan", counted)
     return made

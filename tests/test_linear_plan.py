@@ -3,6 +3,7 @@
 import pytest
 import tiny
 import torch
+from grouped import cases, check_tokens_on_their_own_copy_and_constants_stay
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -32,22 +33,6 @@ def slow(tokens, outputs, grid, slot, merged):
     ridge = max(float(gram.diagonal().mean()), 1e-30)
     slope = torch.linalg.inv(gram + ridge * torch.eye(size)) @ cross
     return torch.stack([outputs[s] + missing[i] @ slope for i, s in enumerate(slot)])
-
-
-@st.composite
-def cases(draw):
-    grid = Grid(draw(st.integers(1, 9)), draw(st.integers(1, 7)))
-    options = {
-        "window": (draw(st.integers(1, 3)), draw(st.integers(1, 3))),
-        "reach": draw(st.integers(0, 1)),
-        "merge": draw(st.sampled_from(["mean", "representative", "norm_mean"])),
-        "rematch": draw(st.booleans()),
-    }
-    most = ReToM(window=options["window"], ratio=0)
-    spare = grid.num_tokens - -(-grid.height // most.window[0]) * -(-grid.width // most.window[1])
-    options["ratio"] = draw(st.integers(0, spare)) / grid.num_tokens
-    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
-    return grid, options, torch.randn(2, grid.num_tokens, 6, generator=generator)
 
 
 def test_a_slope_by_hand():
@@ -85,12 +70,7 @@ def test_outputs_equal_the_slow_loop(case):
 def test_tokens_that_stand_for_themselves_copy_and_constants_stay(case):
     grid, options, x = case
     plan = ReToM(**options, unmerge="linear").plan(x, grid)
-    y = torch.randn(2, plan.num_kept, 3, generator=torch.Generator().manual_seed(0))
-    back = plan.unmerge(y, x)
-    for item, slot in enumerate(plan.plan.slot):
-        alone = (slot.bincount(minlength=plan.num_kept) == 1)[slot]
-        assert torch.equal(back[item][alone], y[item][slot[alone]])
-    torch.testing.assert_close(plan.unmerge(torch.ones_like(y), x), torch.ones_like(back))
+    check_tokens_on_their_own_copy_and_constants_stay(plan, x)
 
 
 @pytest.mark.parametrize("merge", ["mean", "representative", "norm_mean"])
@@ -106,7 +86,7 @@ def test_of_many_channels_the_directions_that_differ_are_enough(merge, ratio):
     plan = ReToM(ratio=ratio, merge=merge, unmerge="linear").plan(x, grid)
     y = torch.randn(2, plan.num_kept, 3, generator=generator)
     back = plan.unmerge(y, x)
-    for item, slot in enumerate(plan.plan.slot.tolist()):
+    for item, slot in enumerate(plan.slot.tolist()):
         expected = slow(x[item], y[item], grid, slot, plan.merge(x)[item])
         torch.testing.assert_close(back[item].double(), expected, rtol=1e-3, atol=1e-3)
 
@@ -117,12 +97,7 @@ def test_of_many_channels_too_tokens_on_their_own_copy_and_constants_stay(case):
     grid, options, _ = case
     x = torch.randn(2, grid.num_tokens, 48, generator=torch.Generator().manual_seed(1))
     plan = ReToM(**options, unmerge="linear").plan(x, grid)
-    y = torch.randn(2, plan.num_kept, 3, generator=torch.Generator().manual_seed(2))
-    back = plan.unmerge(y, x)
-    for item, slot in enumerate(plan.plan.slot):
-        alone = (slot.bincount(minlength=plan.num_kept) == 1)[slot]
-        assert torch.equal(back[item][alone], y[item][slot[alone]])
-    torch.testing.assert_close(plan.unmerge(torch.ones_like(y), x), torch.ones_like(back))
+    check_tokens_on_their_own_copy_and_constants_stay(plan, x)
 
 
 SCALES = [2.0**-40, 2.0**-13, 2.0**10, 2.0**40]
@@ -219,7 +194,7 @@ def test_steep_slopes_do_not_overflow_half_precision(channels):
     y = 300 * torch.randn(1, plan.num_kept, 8, generator=torch.Generator().manual_seed(1))
     back = plan.unmerge(y.half(), x.half())
     assert back.isfinite().all()
-    slot = plan.plan.slot[0]
+    slot = plan.slot[0]
     alone = (slot.bincount(minlength=plan.num_kept) == 1)[slot]
     assert torch.equal(back[0][alone], y.half()[0][slot[alone]])
 
@@ -257,7 +232,7 @@ def test_plans_that_are_shared_and_kept_follow_the_tokens_of_each_layer():
         other[0],
         plan.merge(other)[0].sin(),
         Grid(4, 4),
-        plan.plan.slot[0].tolist(),
+        plan.slot[0].tolist(),
         plan.merge(other)[0],
     )
     found = plan.unmerge(plan.merge(other).sin(), other)[0].double()

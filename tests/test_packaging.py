@@ -21,7 +21,7 @@ LAYERS = [
     {"errors", "tables", "ordering", "eager"},
     {"grid", "token_plan", "hints", "clock", "checks", "shapes", "stand_ins", "metrics", "rounds"},
     {"plan", "representative", "allocation", "multiscale", "guidance", "bands"},
-    {"comparison"},
+    {"comparison", "grouped_plan"},
     {"soft_plan", "linear_plan", "matrix_plan", "split_plan", "rematch", "candidates", "keeping"},
     {"methods", "protection"},
     {"rules", "presets", "profit", "config_file", "call_thread"},

@@ -3,8 +3,8 @@
 import pytest
 import tiny
 import torch
+from grouped import cases, check_tokens_on_their_own_copy_and_constants_stay
 from hypothesis import given, settings
-from hypothesis import strategies as st
 from reference import cosine
 
 import retom
@@ -29,22 +29,6 @@ def slow(tokens, outputs, grid, slot, merged):
         mixed = sum(w * outputs[s] for w, s in zip(weights, asked, strict=True))
         rows.append(mixed / sum(weights))
     return torch.stack(rows)
-
-
-@st.composite
-def cases(draw):
-    grid = Grid(draw(st.integers(1, 7)), draw(st.integers(1, 7)))
-    options = {
-        "window": (draw(st.integers(1, 3)), draw(st.integers(1, 3))),
-        "reach": draw(st.integers(0, 1)),
-        "merge": draw(st.sampled_from(["mean", "representative", "norm_mean"])),
-        "rematch": draw(st.booleans()),
-    }
-    most = ReToM(window=options["window"], ratio=0)
-    spare = grid.num_tokens - -(-grid.height // most.window[0]) * -(-grid.width // most.window[1])
-    options["ratio"] = draw(st.integers(0, spare)) / grid.num_tokens
-    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
-    return grid, options, torch.randn(2, grid.num_tokens, 6, generator=generator)
 
 
 @given(cases())
@@ -73,12 +57,7 @@ def test_mixtures_equal_the_slow_loop(case):
 def test_tokens_that_stand_for_themselves_copy_and_constants_stay(case):
     grid, options, x = case
     plan = ReToM(**options, unmerge="similarity").plan(x, grid)
-    y = torch.randn(2, plan.num_kept, 3, generator=torch.Generator().manual_seed(0))
-    back = plan.unmerge(y)
-    for item, slot in enumerate(plan.slot):
-        alone = (slot.bincount(minlength=plan.num_kept) == 1)[slot]
-        assert torch.equal(back[item][alone], y[item][slot[alone]])
-    torch.testing.assert_close(plan.unmerge(torch.ones_like(y)), torch.ones_like(back))
+    check_tokens_on_their_own_copy_and_constants_stay(plan, x)
 
 
 def test_a_token_on_an_edge_takes_from_the_side_it_is_like():

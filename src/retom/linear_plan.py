@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 
 from retom.errors import ShapeError
-from retom.token_plan import TokenPlan, repeated_rows
+from retom.grouped_plan import GroupedPlan
+from retom.token_plan import repeated_rows
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,7 +36,7 @@ _ALIKE = 1e-5
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class LinearPlan(TokenPlan):
+class LinearPlan(GroupedPlan):
     """Merges as a :class:`retom.plan.Plan` does, and un-merges to copies that follow the token.
 
     With m the merged token that a token x joined and y(m) its output, x gets
@@ -79,20 +80,6 @@ class LinearPlan(TokenPlan):
         slots = [(plan.slot[:, side] + item).reshape(-1) for side in pairs]
         return LinearPlan(plan=plan, kept=plan.kept, pair_rows=torch.stack(slots))
 
-    @property
-    def num_tokens(self) -> int:
-        """Tokens before merging, N."""
-        return self.plan.num_tokens
-
-    @property
-    def log_sizes(self) -> Tensor:
-        """Logarithm of the number of members of every kept token, float32 (B, K)."""
-        return self.plan.log_sizes
-
-    def merge(self, x: Tensor) -> Tensor:
-        """See :meth:`retom.plan.Plan.merge`."""
-        return self.plan.merge(x)
-
     def unmerge(self, y: Tensor, x: Tensor | None = None) -> Tensor:
         """Spread merged tokens (B, K, C) back to (B, N, C) of the same dtype.
 
@@ -124,7 +111,7 @@ class LinearPlan(TokenPlan):
                 merged = self.plan.merge(x) if linear else merged @ directions.to(x.dtype)
             missing = (x - self.plan.unmerge(merged)).to(apart.dtype)
             if wide:  # what passes as it is may be rounded otherwise among N rows than among K
-                missing = missing.masked_fill(self._alone, 0.0)
+                missing = missing.masked_fill(self.plan.alone[:, :, None], 0.0)
             # At most 1, so that no square is lost, and no product too large for half precision.
             unit = _largest(apart).maximum(_largest(missing))
             apart, missing = apart / unit, missing / unit
@@ -140,11 +127,6 @@ class LinearPlan(TokenPlan):
         plan = self.plan.repeated(batch)
         rows = [repeated_rows(side, batch, self.num_kept) for side in self.pair_rows]
         return LinearPlan(plan=plan, kept=plan.kept, pair_rows=torch.stack(rows))
-
-    @property
-    def _alone(self) -> Tensor:
-        """Tokens that stand only for themselves, bool (B, N, 1)."""
-        return (self.plan.sizes.gather(1, self.plan.slot) == 1)[:, :, None]
 
     def _apart(self, rows: Tensor) -> Tensor:
         """Differences of neighbours, (B, K, C) -> (B, P, C), at least float32."""

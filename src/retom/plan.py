@@ -102,6 +102,11 @@ class Plan(TokenPlan):
         return (ends - self.member_start).reshape(self.kept.shape)
 
     @property
+    def alone(self) -> Tensor:
+        """Which tokens stand only for themselves, bool (B, N)."""
+        return self.sizes.gather(1, self.slot) == 1
+
+    @property
     def log_sizes(self) -> Tensor:
         """Logarithm of the number of members of every kept token, float32 (B, K)."""
         return self.sizes.float().log()

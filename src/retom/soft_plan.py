@@ -14,8 +14,9 @@ import torch
 from torch.nn.functional import embedding_bag
 
 from retom.grid import beside
+from retom.grouped_plan import GroupedPlan
 from retom.representative import at_length_one
-from retom.token_plan import TokenPlan, repeated_rows
+from retom.token_plan import repeated_rows
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,7 +32,7 @@ SHARPNESS = 2
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class SoftPlan(TokenPlan):
+class SoftPlan(GroupedPlan):
     """Merges as a :class:`retom.plan.Plan` does, and un-merges to mixtures.
 
     A token that was merged with others takes a weighted mean over itself and the tokens above, to
@@ -77,7 +78,7 @@ class SoftPlan(TokenPlan):
         # Rounding leaves a distance of about 1e-7 to oneself; no weight may become infinite.
         weights = (1.0 - similarity).clamp_min(1e-6) ** -SHARPNESS
         weights = weights / weights.sum(dim=1, keepdim=True)
-        alone = plan.sizes.gather(1, plan.slot).reshape(-1, 1) == 1
+        alone = plan.alone.reshape(-1, 1)
         copy = torch.zeros_like(weights[:1])
         copy[:, 0] = 1.0
         return SoftPlan(
@@ -86,25 +87,6 @@ class SoftPlan(TokenPlan):
             rows=torch.where(alone, rows[:, :1], rows),
             weights=torch.where(alone, copy, weights),
         )
-
-    @property
-    def slot(self) -> Tensor:
-        """Position among the kept tokens of the one that a token was merged into, (B, N)."""
-        return self.plan.slot
-
-    @property
-    def num_tokens(self) -> int:
-        """Tokens before merging, N."""
-        return self.plan.num_tokens
-
-    @property
-    def log_sizes(self) -> Tensor:
-        """Logarithm of the number of members of every kept token, float32 (B, K)."""
-        return self.plan.log_sizes
-
-    def merge(self, x: Tensor) -> Tensor:
-        """See :meth:`retom.plan.Plan.merge`."""
-        return self.plan.merge(x)
 
     def unmerge(self, y: Tensor, x: Tensor | None = None) -> Tensor:
         """Mix merged tokens (B, K, C) to (B, N, C) of the same dtype.

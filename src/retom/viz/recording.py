@@ -12,12 +12,11 @@ from torch import Tensor
 from retom.calls import Args, Kwargs, first_input
 from retom.errors import ConfigError
 from retom.grid import Grid, Windows
+from retom.grouped_plan import GroupedPlan
 from retom.handle import Handle, handle_of
-from retom.linear_plan import LinearPlan
 from retom.methods.window import window_of
 from retom.plan import Plan
 from retom.representative import at_length_one, dot, pair_cosine, unit_tokens
-from retom.soft_plan import SoftPlan
 from retom.span import find_span
 from retom.split_plan import SplitPlan
 
@@ -232,7 +231,7 @@ def _look(
     call: int, site: Site, x: Tensor, plan: TokenPlan, grid: Grid, method: Method, item: int
 ) -> Look:
     plan = plan.queries if isinstance(plan, SplitPlan) else plan
-    groups = plan.plan if isinstance(plan, (SoftPlan, LinearPlan)) else plan
+    groups = plan.plan if isinstance(plan, GroupedPlan) else plan
     if not isinstance(groups, Plan):
         raise ConfigError(
             f"The plans of {method.name} share tokens out by weights, so there are no groups to "
