@@ -16,7 +16,6 @@ def slow(tokens, outputs, grid, slot, merged):
     """What each token gets, pair by pair, float64 (N, C)."""
     tokens, outputs, merged = tokens.double(), outputs.double(), merged.double()
     missing = [tokens[i] - merged[s] for i, s in enumerate(slot)]
-    scale = sum(float(m @ m) for m in missing) / len(missing)
     size = tokens.shape[1]
     gram, cross = torch.zeros(size, size).double(), torch.zeros(size, outputs.shape[1]).double()
     if grid.width > 1:
@@ -24,6 +23,7 @@ def slow(tokens, outputs, grid, slot, merged):
         firsts = [r * grid.width + c for r in rows for c in range(grid.width - 1)]
     else:
         firsts = range(grid.height - 1)
+    scale = sum(float(missing[i] @ missing[i]) for i in firsts) / max(1, len(firsts))
     for first in firsts:
         one, other = slot[first], slot[first + 1]
         apart, answer = merged[one] - merged[other], outputs[one] - outputs[other]

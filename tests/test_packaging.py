@@ -29,6 +29,7 @@ LAYERS = [
     {"models"},
     {"calls", "level"},
     {"span"},
+    {"in_flight"},
     {"state", "settling", "hosts"},
     {"skipping"},
     {"flops"},

@@ -64,6 +64,7 @@ class MergedAttention:
     Attributes:
         plan: Spreads its output back.
         tokens: Its tokens before merging, (B, N, C).
+        merged: Those after it, (B, K, C).
         unmerges: Whether its queries were merged, and not keys and values alone.
         weighs: Whether its keys are to be weighted by size.
         weighed: Whether they were.
@@ -71,6 +72,7 @@ class MergedAttention:
 
     plan: Plan
     tokens: Tensor
+    merged: Tensor
     unmerges: bool
     weighs: bool
     weighed: bool = False

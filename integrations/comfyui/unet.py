@@ -45,7 +45,9 @@ class MergeAttention:
         values = keys if value is context else plan.merge(value) if own else value
         # Where another node has brought keys of its own, queries merge alone.
         weighs = self.weighs and own
-        running.attention = MergedAttention(plan, n, unmerges=not self.keys_alone, weighs=weighs)
+        running.attention = MergedAttention(
+            plan, n, merged, unmerges=not self.keys_alone, weighs=weighs
+        )
         return (n if self.keys_alone else merged), keys, values
 
 
@@ -74,7 +76,7 @@ class UnmergeAttention:
                 "another node changes tokens around it as well, such as TomePatchModel or "
                 "HyperTile. Leave one of them out."
             )
-        return merged.plan.unmerge(n, merged.tokens)
+        return merged.plan.unmerge(n, merged.tokens, merged.merged)
 
 
 @dataclass(frozen=True)

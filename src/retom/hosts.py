@@ -7,7 +7,8 @@ is attached to its modules::
     call = HostCall(config)
     plan = call.plan(tokens, Grid(64, 64), apart=True)  # around a layer: merge, run, un-merge
     asking, asked = plan.merge(tokens), plan.keys.merge(tokens)
-    output = plan.unmerge(attention(asking, asked, mask=size_bias(plan, tokens.dtype)), tokens)
+    given = attention(asking, asked, mask=size_bias(plan, tokens.dtype))
+    output = plan.unmerge(given, tokens, asking)
     image = call.run_block(spec, arguments, block, Grid(64, 64))  # or around a whole block
 """
 

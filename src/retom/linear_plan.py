@@ -45,23 +45,25 @@ class LinearPlan(GroupedPlan):
 
     a ridge regression over pairs of neighbours: D (pairs, d) are the differences of their merged
     tokens along Q, E those of their outputs, W = 1 / (|d|² + the mean |(x - m) Q|²), so that pairs
-    as far apart as tokens are from what they joined count most, and a is the trace of D' W D over
-    the number of channels. The scales of tokens and outputs cancel, so nothing has to suit a layer.
-    Q (channels, d) is the identity up to 32 channels. Of more it spans the 32 directions in which
-    neighbours differ most, about: one power iteration from 32 signed sums of the pairs (Halko and
-    others 2011), held constant in gradients. A token that stands only for itself copies its output
-    bit-exact.
+    as far apart as tokens are from what they joined count most (the mean is over one token of each
+    pair), and a is the trace of D' W D over the number of channels. The scales of tokens and
+    outputs cancel, so nothing has to suit a layer. Q (channels, d) is the identity up to 32
+    channels. Of more it spans the 32 directions in which neighbours differ most, about: one power
+    iteration from 32 signed sums of the pairs (Halko and others 2011), held constant in gradients.
+    A token that stands only for itself copies its output bit-exact.
 
     About 2 N C d multiply-adds an item, 4 P C d for its P pairs, and systems of d x d: O(N C).
 
     Attributes:
         plan: The assignment.
         kept: See :class:`TokenPlan`.
-        pair_rows: Rows among the merged tokens of one neighbour and of the other, int64 (2, B P).
+        first_rows: Rows among the tokens of one neighbour of each pair, int64 (B P,).
+        pair_rows: Rows among the merged tokens of that neighbour and of the other, int64 (2, B P).
     """
 
     plan: Plan
     kept: Tensor
+    first_rows: Tensor
     pair_rows: Tensor
 
     @staticmethod
@@ -76,16 +78,22 @@ class LinearPlan(GroupedPlan):
         token = torch.arange(grid.num_tokens, device=device).reshape(grid.height, grid.width)
         rows = token[:: max(1, grid.num_tokens // PAIRS)] if grid.width > 1 else token.T
         pairs = torch.stack([rows[:, :-1].reshape(-1), rows[:, 1:].reshape(-1)])
-        item = torch.arange(plan.batch_size, device=device)[:, None] * plan.num_kept
-        slots = [(plan.slot[:, side] + item).reshape(-1) for side in pairs]
-        return LinearPlan(plan=plan, kept=plan.kept, pair_rows=torch.stack(slots))
+        item = torch.arange(plan.batch_size, device=device)[:, None]
+        slots = [(plan.slot[:, side] + item * plan.num_kept).reshape(-1) for side in pairs]
+        return LinearPlan(
+            plan=plan,
+            kept=plan.kept,
+            first_rows=(pairs[0] + item * grid.num_tokens).reshape(-1),
+            pair_rows=torch.stack(slots),
+        )
 
-    def unmerge(self, y: Tensor, x: Tensor | None = None) -> Tensor:
+    def unmerge(self, y: Tensor, x: Tensor | None = None, merged: Tensor | None = None) -> Tensor:
         """Spread merged tokens (B, K, C) back to (B, N, C) of the same dtype.
 
         Args:
             y: What became of the merged tokens, (B, K, C).
             x: The tokens that merged, (B, N, D).
+            merged: ``merge(x)``, (B, K, D), where it is at hand.
 
         Raises:
             ShapeError: ``y`` or ``x`` has another shape than that, or ``x`` is missing.
@@ -96,29 +104,30 @@ class LinearPlan(GroupedPlan):
                 "plan.unmerge(y, x), or use unmerge='copy'."
             )
         copied = self.plan.unmerge(y)
-        merged = self.plan.merge(x)
-        if self.pair_rows.shape[1] == 0:  # a grid of one token
+        merged = self.plan.merge(x) if merged is None else merged
+        if len(self.first_rows) == 0:  # a grid of one token
             return copied
         with _in_full_precision(y):
             apart = self._apart(merged)
             channels = x.shape[-1]
-            wide, linear = channels > RANK, self.plan.mode != "norm_mean"
+            wide = channels > RANK
             if wide:
                 directions = _directions(apart)
                 apart = apart @ directions
                 x = x @ directions.to(x.dtype)
                 # Means and picks commute with a map of channels, and few channels merge faster.
+                linear = self.plan.mode != "norm_mean"
                 merged = self.plan.merge(x) if linear else merged @ directions.to(x.dtype)
-            missing = (x - self.plan.unmerge(merged)).to(apart.dtype)
+            beyond = self.plan.unmerge(merged).sub_(x)  # what merging added: the missing part, -1
             if wide:  # what passes as it is may be rounded otherwise among N rows than among K
-                missing = missing.masked_fill(self.plan.alone[:, :, None], 0.0)
-            # At most 1, so that no square is lost, and no product too large for half precision.
-            unit = _largest(apart).maximum(_largest(missing))
-            apart, missing = apart / unit, missing / unit
-            slope = _slope(apart, self._apart(y), missing, channels)
+                beyond = beyond.masked_fill_(self.plan.alone[:, :, None], 0.0)
+            some = self._of_pairs(beyond, self.first_rows)
+            # About 1, so that no square is lost, and no product too large for half precision.
+            unit = _largest(apart).maximum(_largest(some))
+            slope = _slope(apart / unit, self._apart(y), some / unit, channels)
             finite = torch.finfo(y.dtype).max
             slope = slope.clamp(-finite, finite).to(y.dtype)
-            return copied.baddbmm_(missing.to(y.dtype), slope)
+            return copied.baddbmm_(beyond.div_(-unit).to(y.dtype), slope)
 
     def repeated(self, batch: int) -> LinearPlan:
         """See :meth:`TokenPlan.repeated`."""
@@ -126,14 +135,23 @@ class LinearPlan(GroupedPlan):
             return self
         plan = self.plan.repeated(batch)
         rows = [repeated_rows(side, batch, self.num_kept) for side in self.pair_rows]
-        return LinearPlan(plan=plan, kept=plan.kept, pair_rows=torch.stack(rows))
+        return LinearPlan(
+            plan=plan,
+            kept=plan.kept,
+            first_rows=repeated_rows(self.first_rows, batch, self.num_tokens),
+            pair_rows=torch.stack(rows),
+        )
 
     def _apart(self, rows: Tensor) -> Tensor:
         """Differences of neighbours, (B, K, C) -> (B, P, C), at least float32."""
-        flat = rows.reshape(-1, rows.shape[-1])
-        first, second = (flat.index_select(0, side) for side in self.pair_rows)
-        apart = (first - second).reshape(self.batch_size, -1, rows.shape[-1])
-        return apart.to(torch.promote_types(rows.dtype, torch.float32))
+        first, second = (self._of_pairs(rows, side) for side in self.pair_rows)
+        return first - second
+
+    def _of_pairs(self, x: Tensor, rows: Tensor) -> Tensor:
+        """Rows (B P,) of tokens (B, M, C), in at least float32: (B, P, C)."""
+        picked = x.reshape(-1, x.shape[-1]).index_select(0, rows)
+        picked = picked.reshape(self.batch_size, -1, x.shape[-1])
+        return picked.to(torch.promote_types(x.dtype, torch.float32))
 
 
 @torch.no_grad()
@@ -154,16 +172,16 @@ def _directions(apart: Tensor) -> Tensor:
     return _solved(_cholesky(found.mT @ found, _ALIKE), found.mT).mT
 
 
-def _slope(apart: Tensor, answers: Tensor, missing: Tensor, channels: int) -> Tensor:
+def _slope(apart: Tensor, answers: Tensor, some: Tensor, channels: int) -> Tensor:
     """How outputs change along each direction, (B, d, C).
 
     Args:
         apart: Differences of neighbours, (B, P, d).
         answers: Those of their outputs, (B, P, C).
-        missing: What merging took from each token, (B, N, d).
+        some: What merging added to some tokens, (B, P, d).
         channels: Of a token; d is at most that.
     """
-    scale = missing.square().sum(dim=-1).mean(dim=1)[:, None, None]
+    scale = some.square().sum(dim=-1).mean(dim=1)[:, None, None]
     # Where nothing merged and all tokens are equal all is zero, and so is the slope.
     tiny = torch.finfo(apart.dtype).tiny
     near = apart.square().sum(dim=-1, keepdim=True) + scale

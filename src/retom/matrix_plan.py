@@ -106,7 +106,7 @@ class MatrixPlan(TokenPlan):
         rows = products.reshape(-1, x.shape[-1]).index_select(0, self.kept_rows)
         return rows.reshape(self.batch_size, self.num_kept, x.shape[-1])
 
-    def unmerge(self, y: Tensor, x: Tensor | None = None) -> Tensor:
+    def unmerge(self, y: Tensor, x: Tensor | None = None, merged: Tensor | None = None) -> Tensor:
         """Multiply merged tokens (B, K, C) back to (B, N, C) of the same dtype.
 
         Raises:

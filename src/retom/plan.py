@@ -127,7 +127,7 @@ class Plan(TokenPlan):
             merged = self._norm_mean(rows)
         return merged.reshape(self.batch_size, self.num_kept, x.shape[-1])
 
-    def unmerge(self, y: Tensor, x: Tensor | None = None) -> Tensor:
+    def unmerge(self, y: Tensor, x: Tensor | None = None, merged: Tensor | None = None) -> Tensor:
         """Spread merged tokens (B, K, C) back to (B, N, C): each token copies its kept token.
 
         Raises:

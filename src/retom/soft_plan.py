@@ -88,7 +88,7 @@ class SoftPlan(GroupedPlan):
             weights=torch.where(alone, copy, weights),
         )
 
-    def unmerge(self, y: Tensor, x: Tensor | None = None) -> Tensor:
+    def unmerge(self, y: Tensor, x: Tensor | None = None, merged: Tensor | None = None) -> Tensor:
         """Mix merged tokens (B, K, C) to (B, N, C) of the same dtype.
 
         Raises:

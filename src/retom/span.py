@@ -128,7 +128,7 @@ def unmerge_output(
     kept = tokens
     if tokens.shape[1] != plan.num_kept:
         kept = tokens[:, span.start : span.start + plan.num_kept]
-    image = span.image + plan.unmerge(kept - merged, span.image)
+    image = span.image + plan.unmerge(kept - merged, span.image, merged)
     after = Span(tokens, span.start, plan.num_kept)
     placed = _placed(spec, after, image)
     if span.order is not None:

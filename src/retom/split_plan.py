@@ -54,9 +54,9 @@ class SplitPlan(TokenPlan):
         """Merge queries, see :meth:`TokenPlan.merge`."""
         return self.queries.merge(x)
 
-    def unmerge(self, y: Tensor, x: Tensor | None = None) -> Tensor:
+    def unmerge(self, y: Tensor, x: Tensor | None = None, merged: Tensor | None = None) -> Tensor:
         """Spread outputs, see :meth:`TokenPlan.unmerge`."""
-        return self.queries.unmerge(y, x)
+        return self.queries.unmerge(y, x, merged)
 
     def repeated(self, batch: int) -> TokenPlan:
         """See :meth:`TokenPlan.repeated`."""

@@ -24,39 +24,11 @@ if TYPE_CHECKING:
     from retom.calls import Args, Kwargs
     from retom.config import Config
     from retom.grid import Grid
+    from retom.in_flight import MergedBlock, MergedLayer
     from retom.level import LevelState, PlanSlot
-    from retom.span import Span
     from retom.token_plan import TokenPlan
 
 Score = Callable[["Tensor"], "Tensor"]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class MergedLayer:
-    """A self-attention or MLP that is running on merged tokens.
-
-    Attributes:
-        plan: Spreads its output back.
-        tokens: Its tokens before merging, (B, N, C).
-    """
-
-    plan: TokenPlan
-    tokens: Tensor
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class MergedBlock:
-    """A transformer block that is running on merged tokens.
-
-    Attributes:
-        plan: Spreads back what the block adds.
-        span: Its tokens before merging, and where the image stands among them.
-        merged: The image's tokens after merging, (B, K, C).
-    """
-
-    plan: TokenPlan
-    span: Span
-    merged: Tensor
 
 
 @dataclass(slots=True, eq=False)

@@ -54,13 +54,14 @@ class TokenPlan(ABC):
         """
 
     @abstractmethod
-    def unmerge(self, y: Tensor, x: Tensor | None = None) -> Tensor:
+    def unmerge(self, y: Tensor, x: Tensor | None = None, merged: Tensor | None = None) -> Tensor:
         """Spread merged tokens (B, K, C) back to (B, N, C) of the same dtype.
 
         Args:
             y: What became of the merged tokens, (B, K, C).
             x: The tokens that merged, (B, N, D). Only a :class:`retom.linear_plan.LinearPlan` reads
                 them, and cannot do without.
+            merged: ``merge(x)``, (B, K, D), where it is at hand: saves merging again.
 
         Raises:
             ShapeError: ``y`` is not (B, K, C) for this plan's B and K.

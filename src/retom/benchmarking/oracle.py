@@ -47,7 +47,7 @@ class SlicePlan(TokenPlan):
         """(B, N, C) -> (B, K, C): one copy, which saves each projection one of its own."""
         return x[:, : self.num_kept].contiguous()
 
-    def unmerge(self, y: Tensor, x: Tensor | None = None) -> Tensor:
+    def unmerge(self, y: Tensor, x: Tensor | None = None, merged: Tensor | None = None) -> Tensor:
         """(B, K, C) -> (B, N, C): the K tokens over and over, one copy."""
         return y.repeat(1, -(-self.tokens // self.num_kept), 1)[:, : self.tokens]
 

@@ -216,7 +216,7 @@ def _pieces(
 
     def unmerge() -> None:
         for _ in range(times):
-            fixed.unmerge(merged, tokens)
+            fixed.unmerge(merged, tokens, merged)
 
     pieces: dict[str, Call] = {"plan": plan, "merge": merge}
     if spreads:

@@ -209,7 +209,7 @@ def _call(
         merged = plan.merge(x)
         if plan.keys is not plan:
             plan.keys.merge(x)
-        return plan.unmerge(merged, x)
+        return plan.unmerge(merged, x, merged)
 
     return torch.no_grad()(run)
 

@@ -142,6 +142,6 @@ def _merged(layer: nn.Module, x: Tensor, grid: Grid, config: Config) -> Callable
         mask = size_bias(plan, x.dtype)[:, None] if config.weighs_by_size else None
         queries = plan.merge(x)
         keys = queries if plan.keys is plan else plan.keys.merge(x)
-        return plan.unmerge(layer(queries, keys, mask), x)
+        return plan.unmerge(layer(queries, keys, mask), x, queries)
 
     return run

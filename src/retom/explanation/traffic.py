@@ -99,9 +99,9 @@ class Watched:
                 if plan.keys is not plan:
                     plan.keys.merge(tokens)
                 if scope == "block":
-                    _ = tokens + plan.unmerge(merged - merged, tokens)
+                    _ = tokens + plan.unmerge(merged - merged, tokens, merged)
                 elif scope != "kv":
-                    plan.unmerge(merged, tokens)
+                    plan.unmerge(merged, tokens, merged)
         return moved.total // plan.batch_size
 
 

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from retom.calls import Args, Kwargs
+from retom.in_flight import MergedBlock
 from retom.span import find_span, merge_call, unmerge_output
-from retom.state import MergedBlock
 
 if TYPE_CHECKING:
     from retom.level import LevelState, PlanSlot

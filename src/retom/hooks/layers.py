@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from retom.calls import Args, Kwargs, first_input, with_first_input, with_mask
+from retom.in_flight import MergedLayer
 from retom.refusals import has_fused_projections, refuse_chunks, refuse_fused_projections
-from retom.state import MergedLayer
 
 if TYPE_CHECKING:
     from retom.level import LevelState, PlanSlot
@@ -84,8 +84,9 @@ class MergeAttention(AttentionHook):
         if plan is None:
             return None
         tokens = first_input(args, kwargs, "hidden_states")
-        self.state.in_flight = MergedLayer(plan, tokens)
-        args, kwargs = with_first_input(args, kwargs, plan.merge(tokens))
+        merged = plan.merge(tokens)
+        self.state.in_flight = MergedLayer(plan, tokens, merged)
+        args, kwargs = with_first_input(args, kwargs, merged)
         if plan.keys is not plan:
             refuse_fused_projections(module)
             args, kwargs = _with_keys(args, kwargs, plan.keys.merge(tokens))
@@ -101,8 +102,9 @@ class MergeMlp(SiteHook):
         if plan is None:
             return None
         tokens = first_input(args, kwargs, "hidden_states")
-        self.state.in_flight = MergedLayer(plan, tokens)
-        return with_first_input(args, kwargs, plan.merge(tokens))
+        merged = plan.merge(tokens)
+        self.state.in_flight = MergedLayer(plan, tokens, merged)
+        return with_first_input(args, kwargs, merged)
 
 
 @dataclass(slots=True, eq=False)
@@ -130,7 +132,7 @@ class UnmergeOutput:
         if not isinstance(layer, MergedLayer):
             return None
         self.state.in_flight = None
-        return layer.plan.unmerge(output, layer.tokens)
+        return layer.plan.unmerge(output, layer.tokens, layer.merged)
 
 
 @dataclass(slots=True, eq=False)
