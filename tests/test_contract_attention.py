@@ -42,7 +42,7 @@ def test_mask_of_self_attention_is_picked_at_the_kept_tokens():
         scores = heads[0] @ heads[1].mT / 4**0.5 + biases[0][:, None]
         values = layer.to_v(x).unflatten(-1, (2, 4)).transpose(1, 2)
         attended = (scores.softmax(-1) @ values).transpose(1, 2).flatten(2)
-        expected = plan.unmerge(layer.to_out[0](attended))
+        expected = plan.unmerge(layer.to_out[0](attended), inputs[0])
     torch.testing.assert_close(outputs[0], expected, **ROUNDING)
 
 

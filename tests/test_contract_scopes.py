@@ -75,7 +75,7 @@ def test_block_adds_to_each_token_what_the_block_added_to_the_one_it_joined():
     plan = retom.ReToM(ratio=0.5).plan(tokens, grid)
     model = tiny.sd15_unet()
     merged = plan.merge(tokens)
-    expected = tokens + plan.unmerge(run_block(model, merged) - merged)
+    expected = tokens + plan.unmerge(run_block(model, merged) - merged, tokens)
     handle = retom.apply(model, scope="block")
     got = within_a_call(model, handle, grid, lambda: run_block(model, tokens))
     torch.testing.assert_close(got, expected)

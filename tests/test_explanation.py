@@ -49,9 +49,9 @@ def asked(model, **options):
 
 
 def counted(model, arguments, grid=None, **options):
-    """FLOPs of a real merged call on the meta device."""
+    """FLOPs of a real merged call on the meta device, but for those of un-merging by slopes."""
     twin = meta_copy(model)
-    with retom.applied(twin, **options) as handle:
+    with retom.applied(twin, unmerge="copy", **options) as handle:
         if grid:
             handle.set_grid(*grid)
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
@@ -160,7 +160,7 @@ def test_traffic_of_a_gather_by_hand():
     """Rows read and written in two bytes a number, and their indices in eight."""
     tokens, kept, channels = 64, 32, 16
     grid = retom.Grid(8, 8)
-    watched = Watched(retom.ReToM(ratio=0.5, merge="representative"))
+    watched = Watched(retom.ReToM(ratio=0.5, merge="representative", unmerge="copy"))
     watched.plan(torch.empty(1, tokens, channels, device="meta"), grid)
     merge = 2 * channels * (tokens + kept) + 8 * kept
     unmerge = 2 * channels * (kept + tokens) + 8 * tokens
@@ -169,7 +169,12 @@ def test_traffic_of_a_gather_by_hand():
     assert watched.moved(grid, "attention+mlp") == 2 * (merge + unmerge)
     difference, sum_of_both = 2 * channels * 3 * kept, 2 * channels * 3 * tokens
     assert watched.moved(grid, "block") == merge + unmerge + difference + sum_of_both
-    assert watched.planning(grid) > merge + unmerge
+    assert watched.planning(grid, "kv") > merge + unmerge
+    by_slopes = Watched(retom.ReToM(ratio=0.5, merge="representative"))
+    by_slopes.plan(torch.empty(1, tokens, channels, device="meta"), grid)
+    assert by_slopes.moved(grid, "kv") == merge
+    # At least the tokens themselves, what they joined, and both outputs once more.
+    assert by_slopes.moved(grid, "attention") > merge + unmerge + 4 * 2 * channels * tokens
 
 
 def test_whether_a_layer_pays_depends_on_the_hardware():
@@ -438,7 +443,7 @@ def test_a_family_is_counted_as_torch_counts_a_real_call(name):
         if entry.speedup is None:
             assert "merges in scope" in entry.refusal
             continue
-        with retom.applied(model, ratio=0.5, scope=entry.scope):
+        with retom.applied(model, ratio=0.5, unmerge="copy", scope=entry.scope):
             assert entry.flops == really(model, arguments)
         assert entry.speedup > 1
     assert answer.ceiling(answer.scope).speedup > 1
@@ -471,7 +476,7 @@ def test_a_mask_that_is_given_tells_how_long_the_text_is(name):
     model, arguments = FAMILIES[name].build(), FAMILIES[name].call(8, 6, 1)
     answer = retom.explain(model, inputs=arguments, ratio=0.5)
     assert answer.flops == really(model, arguments)
-    with retom.applied(model, ratio=0.5):
+    with retom.applied(model, ratio=0.5, unmerge="copy"):
         assert answer.ceiling("block").flops == really(model, arguments)
 
 
@@ -492,7 +497,7 @@ def test_experts_are_counted_as_torch_counts_a_real_call(grid):
     answer = retom.explain(model, inputs=inputs, ratio=0.5)
     assert answer.flops == really(model, inputs)
     assert all(layer.flops.mlp > layer.flops.attention for layer in answer.layers)
-    with retom.applied(model, ratio=0.5) as handle:
+    with retom.applied(model, ratio=0.5, unmerge="copy") as handle:
         assert answer.ceiling("block").flops == really(model, inputs)
         saved = handle.summary().flops_saved
     kept = sum(layer.flops_kept.total for layer in answer.layers)

@@ -39,7 +39,7 @@ def test_a_slope_by_hand():
     # One row of one channel. Tokens 2 and 4 merge to 3, and outputs are twice the merged tokens.
     x = torch.tensor([[[0.0], [1.0], [2.0], [4.0]]])
     plan = Plan.build(torch.tensor([[3]]), torch.tensor([[0, 1, 2, 2]]), "mean")
-    linear = LinearPlan.build(plan, Grid(1, 4))
+    linear = LinearPlan.build(plan, Grid(1, 4), needs_tokens=True)
     merged = linear.merge(x)
     assert merged.flatten().tolist() == [0, 1, 3]
     # Pairs differ by 1, 2 and 0; the ridge halves the slope of a single channel, 2, to 1.
@@ -213,10 +213,12 @@ def test_gradients_flow_and_no_data_is_needed_on_the_host():
 def test_it_draws_nearer_to_unmerged_than_a_copy(scope):
     model = tiny.sd15_unet()
     unmerged = tiny.call(model, tiny.inputs())
-    handle = retom.apply(model, scope=scope, ratio=0.25)
+    handle = retom.apply(model, scope=scope, ratio=0.25, unmerge="copy")
     copied = tiny.call(model, tiny.inputs())
     handle.update(unmerge="linear")
     linear = tiny.call(model, tiny.inputs())
+    handle.update(unmerge="auto")
+    assert torch.equal(tiny.call(model, tiny.inputs()), linear)
     assert not torch.equal(linear, copied)
     assert (linear - unmerged).norm() < (copied - unmerged).norm()
     handle.update(unmerge="copy")
@@ -240,16 +242,28 @@ def test_plans_that_are_shared_and_kept_follow_the_tokens_of_each_layer():
 
 
 def test_wrong_use_is_refused():
-    with pytest.raises(ConfigError, match=r"nothing is un-merged\. Use unmerge='copy'"):
+    with pytest.raises(ConfigError, match=r"nothing is un-merged\. Use unmerge='auto'"):
         Config(method=ReToM(unmerge="linear"), scope="kv")
     x = torch.randn(1, 12, 4)
     plan = ReToM(unmerge="linear").plan(x, Grid(3, 4))
     with pytest.raises(ShapeError, match=r"give them as well, as in plan\.unmerge\(y, x\)"):
         plan.unmerge(plan.merge(x))
-    with pytest.raises(ShapeError, match=r"unmerge expects .* 6 tokens"):
-        plan.unmerge(x, x)
+    for none in (None, x):
+        with pytest.raises(ShapeError, match=r"unmerge expects .* 6 tokens"):
+            ReToM().plan(x, Grid(3, 4)).unmerge(x, none)
     with pytest.raises(ShapeError, match=r"merge expects .* 12 tokens"):
         plan.unmerge(plan.merge(x), x[:, :6])
+
+
+def test_auto_gives_copies_where_nobody_brings_the_tokens():
+    x = torch.randn(1, 12, 4, generator=torch.Generator().manual_seed(0))
+    plan = ReToM().plan(x, Grid(3, 4))
+    y = plan.merge(x).sin()
+    assert torch.equal(plan.unmerge(y), ReToM(unmerge="copy").plan(x, Grid(3, 4)).unmerge(y))
+    sloped = ReToM(unmerge="linear").plan(x, Grid(3, 4)).unmerge(y, x)
+    assert torch.equal(plan.unmerge(y, x), sloped)
+    assert torch.equal(plan.unmerge(y, x, plan.merge(x)), sloped)
+    assert torch.equal(plan.repeated(1).unmerge(y), plan.unmerge(y))
 
 
 def test_options_survive_json():

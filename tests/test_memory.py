@@ -58,7 +58,7 @@ def test_the_peak_is_never_above_unmerged(wide, options):
 def test_a_shared_plan_adds_no_more_than_itself(wide):
     model, arguments, unmerged = wide
     held = []
-    with retom.applied(model, share="level", kv_lean=0) as handle:
+    with retom.applied(model, share="level", kv_lean=0, unmerge="copy") as handle:
         level = handle._state.levels[0]
         hook = model.conv_out.register_forward_pre_hook(lambda *_: held.append(level.plans))
         taken = peak(model, arguments)

@@ -64,6 +64,7 @@ def test_options_go_on_top_of_a_preset():
             reach=0,
             merge="representative",
             kv_lean=0,
+            unmerge="copy",
         )
         others = {"refresh": (0.5,), "share": "level", "size_weighted": False}
         assert handle.config == Config(method=expected, scope="kv", **others)

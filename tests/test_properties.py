@@ -83,7 +83,7 @@ def test_every_token_is_kept_or_joins_a_kept_one_and_exactly_r_go(case):
         assert kept.tolist() == sorted(set(kept.tolist()))
         assert torch.equal(slot[kept], torch.arange(plan.num_kept))
     # Every token is a member exactly once.
-    assert torch.equal(plan.member_rows.sort().values, torch.arange(x.shape[0] * x.shape[1]))
+    assert torch.equal(plan.plan.member_rows.sort().values, torch.arange(x.shape[0] * x.shape[1]))
 
 
 @given(cases())

@@ -111,7 +111,7 @@ def test_gradients_flow_and_no_data_is_needed_on_the_host():
 def test_it_draws_and_tokens_on_their_own_agree_with_a_copy(scope):
     model = tiny.sd15_unet()
     unmerged = tiny.call(model, tiny.inputs())
-    handle = retom.apply(model, scope=scope, ratio=0.25)
+    handle = retom.apply(model, scope=scope, ratio=0.25, unmerge="copy")
     copied = tiny.call(model, tiny.inputs())
     handle.update(unmerge="similarity")
     mixed = tiny.call(model, tiny.inputs())
@@ -123,10 +123,10 @@ def test_it_draws_and_tokens_on_their_own_agree_with_a_copy(scope):
 
 def test_wrong_use_is_refused():
     with pytest.raises(
-        ConfigError, match="unmerge is one of copy, similarity, linear; 'mean' was given"
+        ConfigError, match="unmerge is one of auto, linear, similarity, copy; 'mean' was given"
     ):
         ReToM(unmerge="mean")
-    with pytest.raises(ConfigError, match=r"nothing is un-merged\. Use unmerge='copy'"):
+    with pytest.raises(ConfigError, match=r"nothing is un-merged\. Use unmerge='auto'"):
         Config(method=ReToM(unmerge="similarity"), scope="kv")
     plan = ReToM(unmerge="similarity").plan(torch.randn(1, 12, 4), Grid(3, 4))
     with pytest.raises(ShapeError, match=r"unmerge expects .* 6 tokens"):

@@ -137,7 +137,8 @@ def test_a_layer_computes_what_its_definition_says():
                 plan.merge(x),
                 encoder_hidden_states=plan.keys.merge(x),
                 attention_mask=plan.keys.log_sizes[:, None],
-            )
+            ),
+            x,
         )
     handle = retom.apply(model)
     state = handle._state

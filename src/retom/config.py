@@ -286,9 +286,9 @@ def _check_against_scope(config: Config) -> None:
             "Use score='input', or scope='attention' on a model that takes it."
         )
     if config.scope == "kv" and any(
-        getattr(method, "unmerge", "copy") != "copy" for method in config.methods()
+        getattr(method, "unmerge", "copy") not in ("auto", "copy") for method in config.methods()
     ):
         raise ConfigError(
             "scope='kv' merges keys and values alone, and nothing is un-merged. Use "
-            "unmerge='copy', or another scope."
+            "unmerge='auto', or another scope."
         )

@@ -59,20 +59,23 @@ class LinearPlan(GroupedPlan):
         kept: See :class:`TokenPlan`.
         first_rows: Rows among the tokens of one neighbour of each pair, int64 (B P,).
         pair_rows: Rows among the merged tokens of that neighbour and of the other, int64 (2, B P).
+        needs_tokens: Whether un-merging without the tokens is refused, or gives copies.
     """
 
     plan: Plan
     kept: Tensor
     first_rows: Tensor
     pair_rows: Tensor
+    needs_tokens: bool
 
     @staticmethod
-    def build(plan: Plan, grid: Grid) -> LinearPlan:
+    def build(plan: Plan, grid: Grid, *, needs_tokens: bool) -> LinearPlan:
         """Pair neighbours in evenly spaced rows of the grid, or in its one column.
 
         Args:
             plan: The assignment, made for ``grid``.
             grid: Height and width of the tokens.
+            needs_tokens: See the attribute.
         """
         device = plan.slot.device
         token = torch.arange(grid.num_tokens, device=device).reshape(grid.height, grid.width)
@@ -85,6 +88,7 @@ class LinearPlan(GroupedPlan):
             kept=plan.kept,
             first_rows=(pairs[0] + item * grid.num_tokens).reshape(-1),
             pair_rows=torch.stack(slots),
+            needs_tokens=needs_tokens,
         )
 
     def unmerge(self, y: Tensor, x: Tensor | None = None, merged: Tensor | None = None) -> Tensor:
@@ -92,18 +96,22 @@ class LinearPlan(GroupedPlan):
 
         Args:
             y: What became of the merged tokens, (B, K, C).
-            x: The tokens that merged, (B, N, D).
+            x: The tokens that merged, (B, N, D). Without them each token copies its kept token,
+                unless the plan needs them.
             merged: ``merge(x)``, (B, K, D), where it is at hand.
 
         Raises:
-            ShapeError: ``y`` or ``x`` has another shape than that, or ``x`` is missing.
+            ShapeError: ``y`` or ``x`` has another shape than that, or ``x`` is missing
+                and needed.
         """
-        if x is None:
+        if x is None and self.needs_tokens:
             raise ShapeError(
                 "unmerge='linear' follows the tokens that merged: give them as well, as in "
                 "plan.unmerge(y, x), or use unmerge='copy'."
             )
         copied = self.plan.unmerge(y)
+        if x is None:
+            return copied
         merged = self.plan.merge(x) if merged is None else merged
         if len(self.first_rows) == 0:  # a grid of one token
             return copied
@@ -140,6 +148,7 @@ class LinearPlan(GroupedPlan):
             kept=plan.kept,
             first_rows=repeated_rows(self.first_rows, batch, self.num_tokens),
             pair_rows=torch.stack(rows),
+            needs_tokens=self.needs_tokens,
         )
 
     def _apart(self, rows: Tensor) -> Tensor:

@@ -71,6 +71,7 @@ PRESETS: dict[str, Preset] = {
             reach=0,
             merge="representative",
             kv_lean=0,
+            unmerge="copy",
         ),
         {"scope": "attention", "refresh": (0.5,), "share": "level", "size_weighted": False},
     ),

@@ -60,7 +60,7 @@ class TokenPlan(ABC):
         Args:
             y: What became of the merged tokens, (B, K, C).
             x: The tokens that merged, (B, N, D). Only a :class:`retom.linear_plan.LinearPlan` reads
-                them, and cannot do without.
+                them.
             merged: ``merge(x)``, (B, K, D), where it is at hand: saves merging again.
 
         Raises:

@@ -153,7 +153,7 @@ class Runs:
         if grid not in watched.asked:
             return 0  # so few tokens that none goes
         sharers = sum(other == level for other in self.levels.values())
-        plan = watched.planning(grid) // (1 if self.base.share == "layer" else sharers)
+        plan = watched.planning(grid, scope) // (1 if self.base.share == "layer" else sharers)
         return plan + watched.moved(grid, scope)
 
 

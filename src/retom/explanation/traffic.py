@@ -13,6 +13,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from retom.hints import NO_HINTS, Hints
+from retom.rules import method_options, method_with
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,12 +31,14 @@ class Watched:
     """A method that plans as another one does, on the meta device, and counts what that moves.
 
     A plan there holds sizes and no numbers, so one for each grid serves every layer and scope.
+    What is counted in a call is the model's own work, so its plans un-merge by copies.
 
     Args:
         inner: The other one.
         plans: The plan for each grid and batch, for queries apart from keys and for both alike,
             made from tokens of :data:`DTYPE`.
-        asked: Shape of the tokens (B, N, C) and the hints that each grid was last planned for with.
+        asked: For each grid, by whether queries were planned apart from keys: shape of the tokens
+            (B, N, C) and the hints.
     """
 
     name: ClassVar[str] = "watched"
@@ -44,8 +47,8 @@ class Watched:
     plans: dict[tuple[Grid, int, bool], TokenPlan] = field(
         default_factory=dict["tuple[Grid, int, bool]", "TokenPlan"]
     )
-    asked: dict[Grid, tuple[torch.Size, Hints]] = field(
-        default_factory=dict["Grid", "tuple[torch.Size, Hints]"]
+    asked: dict[Grid, dict[bool, tuple[torch.Size, Hints]]] = field(
+        default_factory=dict["Grid", "dict[bool, tuple[torch.Size, Hints]]"]
     )
 
     @property
@@ -66,20 +69,19 @@ class Watched:
         key = grid, x.shape[0], hints.apart
         if key not in self.plans:
             tokens = torch.empty(x.shape, dtype=DTYPE, device="meta")
-            self.plans[key] = self.inner.plan(tokens, grid, hints)
-            self.asked[grid] = x.shape, hints
+            self.plans[key] = _copying(self.inner).plan(tokens, grid, hints)
+            self.asked.setdefault(grid, {})[hints.apart] = x.shape, hints
         return self.plans[key]
 
-    def planning(self, grid: Grid) -> int:
+    def planning(self, grid: Grid, scope: str) -> int:
         """Bytes that a plan for one item moves, index tables aside, which calls find made.
 
         To be asked after the call that planned: what that call counts, it would count twice.
         """
-        shape, hints = self.asked[grid]
-        tokens = torch.empty(shape, dtype=DTYPE, device="meta")
+        tokens, hints = self._asked(grid, scope)
         with _Bytes() as moved:
             self.inner.plan(tokens, grid, hints)
-        return moved.total // shape[0]
+        return moved.total // tokens.shape[0]
 
     def moved(self, grid: Grid, scope: str) -> int:
         """Bytes that a block moves to merge what it takes in and un-merge what it puts out.
@@ -89,10 +91,8 @@ class Watched:
             scope: Which layers run on fewer tokens: an MLP merges and un-merges once more, a block
                 adds what it changed to the tokens, and merged keys and values are not un-merged.
         """
-        plans = {apart: plan for (of, _, apart), plan in self.plans.items() if of == grid}
-        plan = plans.get(scope == "attention") or next(iter(plans.values()))
-        shape = plan.batch_size, grid.num_tokens, self.asked[grid][0][-1]
-        tokens = torch.empty(shape, dtype=DTYPE, device="meta")
+        tokens, hints = self._asked(grid, scope)
+        plan = self.inner.plan(tokens, grid, hints)
         with _Bytes() as moved:
             for _ in range(2 if scope == "attention+mlp" else 1):
                 merged = plan.merge(tokens)
@@ -103,6 +103,18 @@ class Watched:
                 elif scope != "kv":
                     plan.unmerge(merged, tokens, merged)
         return moved.total // plan.batch_size
+
+    def _asked(self, grid: Grid, scope: str) -> tuple[Tensor, Hints]:
+        """Tokens and hints as a layer in the scope brings them: apart in ``attention``, if ever."""
+        asked = self.asked[grid]
+        shape, hints = asked.get(scope == "attention") or next(iter(asked.values()))
+        return torch.empty(shape, dtype=DTYPE, device="meta"), hints
+
+
+def _copying(method: Method) -> Method:
+    """The method, where it has a choice, with copies for un-merging."""
+    choice = {"unmerge": "copy"} if "unmerge" in method_options(method) else {}
+    return method_with(method, choice)
 
 
 class _Bytes(TorchDispatchMode):

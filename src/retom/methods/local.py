@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 LOCAL_ALLOCATIONS: tuple[str, ...] = (*ALLOCATIONS, "multiscale")
 NESTED = ("similarity", "coherence")
 """Allocations whose tokens stand in one order, however many of them go."""
-Unmerge = Literal["copy", "similarity", "linear"]
+Unmerge = Literal["auto", "linear", "similarity", "copy"]
 UNMERGES: tuple[str, ...] = get_args(Unmerge)
 
 
@@ -77,10 +77,11 @@ class LocalMethod(ABC):
             in all, with fewer products of queries and keys. 0 merges both alike, as do all other
             scopes, layers whose projections are fused, and pictures with protected tokens. See
             :class:`retom.split_plan.SplitPlan`.
-        unmerge: What a token gets back: ``copy``, the output of the token that it joined;
-            ``similarity``, a mixture of those around it, see :class:`retom.soft_plan.SoftPlan`; or
-            ``linear``, the output and its own difference from the token that it joined, carried to
-            first order, see :class:`retom.linear_plan.LinearPlan`.
+        unmerge: What a token gets back: ``linear``, the output of the token that it joined and, to
+            first order, its own part, see :class:`retom.linear_plan.LinearPlan`; ``similarity``, a
+            mixture of the outputs around it, see :class:`retom.soft_plan.SoftPlan`; or ``copy``,
+            the output of the token that it joined. ``auto`` is ``linear`` wherever un-merging is
+            given the tokens, as in every layer that retom merges, and ``copy`` where it is not.
 
     Raises:
         ConfigError: An option is out of its range.
@@ -96,7 +97,7 @@ class LocalMethod(ABC):
     merge: MergeMode = "mean"
     alternate: bool = False
     rematch: bool = False
-    unmerge: Unmerge = "copy"
+    unmerge: Unmerge = "auto"
     kv_lean: float = 0.6
 
     def __post_init__(self) -> None:
@@ -206,8 +207,8 @@ class LocalMethod(ABC):
         plan: TokenPlan = groups
         if self.unmerge == "similarity":
             plan = SoftPlan.build(groups, x, grid)
-        elif self.unmerge == "linear":
-            plan = LinearPlan.build(groups, grid)
+        elif self.unmerge != "copy":
+            plan = LinearPlan.build(groups, grid, needs_tokens=self.unmerge == "linear")
         if queries == keys:
             return plan
         return SplitPlan.build(plan, Plan.build(of_keys, target, self.merge))

@@ -76,7 +76,11 @@ class ToMe(Matching):
         apart = hints.apart and self.kv_lean > 0
         queries, keys = self.removed_apart(grid) if apart else (budget, budget)
         groups = self._match(x, grid, queries)
-        plan = LinearPlan.build(groups, grid) if self.unmerge == "linear" else groups
+        plan = (
+            LinearPlan.build(groups, grid, needs_tokens=True)
+            if self.unmerge == "linear"
+            else groups
+        )
         return SplitPlan.build(plan, self._match(x, grid, keys)) if apart else plan
 
     def _match(self, x: Tensor, grid: Grid, budget: int) -> Plan:
