@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 PAIRS = 1024
 """Neighbours that are compared, about: in rows of the grid as far apart as that takes."""
 
-RANK = 32
-"""Directions of a token that count, where it has more channels."""
+RANK = 16
+"""Directions of a token that count, where it has more than twice as many channels."""
 
 _ALIKE = 1e-5
 """What keeps apart directions that are almost one, as a share of their mean square."""
@@ -48,8 +48,8 @@ class LinearPlan(GroupedPlan):
     as far apart as tokens are from what they joined count most (the mean is over one token of each
     pair), and a is the trace of D' W D over the number of channels. The scales of tokens and
     outputs cancel, so nothing has to suit a layer. Q (channels, d) is the identity up to 32
-    channels. Of more it spans the 32 directions in which neighbours differ most, about: one power
-    iteration from 32 signed sums of the pairs (Halko and others 2011), held constant in gradients.
+    channels. Of more it spans the 16 directions in which neighbours differ most, about: one power
+    iteration from 16 signed sums of the pairs (Halko and others 2011), held constant in gradients.
     A token that stands only for itself copies its output bit-exact.
 
     About 2 N C d multiply-adds an item, 4 P C d for its P pairs, and systems of d x d: O(N C).
@@ -118,7 +118,7 @@ class LinearPlan(GroupedPlan):
         with _in_full_precision(y):
             apart = self._apart(merged)
             channels = x.shape[-1]
-            wide = channels > RANK
+            wide = channels > 2 * RANK
             if wide:
                 directions = _directions(apart)
                 apart = apart @ directions
