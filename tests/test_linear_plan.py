@@ -165,7 +165,9 @@ def test_few_directions_hold_nearly_as_much_as_the_best_ones():
         plan = ReToM(ratio=0.75, unmerge="linear").plan(x, Grid(side, side))
         apart = plan._apart(plan.merge(x))
         found = linear_plan._directions(apart)
-        torch.testing.assert_close(found.mT @ found, torch.eye(linear_plan.RANK)[None], atol=0.1, rtol=0)
+        torch.testing.assert_close(
+            found.mT @ found, torch.eye(linear_plan.RANK)[None], atol=0.1, rtol=0
+        )
         best = torch.linalg.svdvals(apart[0])[: linear_plan.RANK].square().sum()
         assert (apart @ found).square().sum() > 0.8 * best
 
