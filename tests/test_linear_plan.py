@@ -52,7 +52,7 @@ def test_a_slope_by_hand():
 @settings(max_examples=60, deadline=None)
 def test_outputs_equal_the_slow_loop(case):
     grid, options, x = case
-    hard = ReToM(**options).plan(x, grid)
+    hard = ReToM(**options, unmerge="copy").plan(x, grid)
     linear = ReToM(**options, unmerge="linear").plan(x, grid)
     assert torch.equal(linear.merge(x), hard.merge(x))
     assert torch.equal(linear.kept, hard.kept)
@@ -127,7 +127,7 @@ def test_what_a_smooth_layer_gives_comes_out_nearer_than_by_a_copy():
     def layer(tokens):
         return torch.tanh(2 * tokens @ weight)
 
-    copied = ReToM().plan(x, grid)
+    copied = ReToM(unmerge="copy").plan(x, grid)
     linear = ReToM(unmerge="linear").plan(x, grid)
     far = (copied.unmerge(layer(copied.merge(x))) - layer(x)).norm()
     near = (linear.unmerge(layer(linear.merge(x)), x) - layer(x)).norm()
@@ -201,6 +201,21 @@ def test_steep_slopes_do_not_overflow_half_precision(channels):
     assert torch.equal(back[0][alone], y.half()[0][slot[alone]])
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("flat", [0.0, 1e-6])
+def test_tokens_that_no_pair_shows_stay_finite(dtype, flat):
+    """Pairs are read in the left of two columns, which is flat; what merges is in the right one."""
+    x = torch.full((1, 12, 4), flat)
+    x[:, 1::2] = 1e3 * torch.randn(1, 6, 4, generator=torch.Generator().manual_seed(0))
+    left = torch.arange(12) // 2 * 2
+    groups = Plan.build(torch.arange(1, 12, 2)[None], left[None], "representative")
+    plan = LinearPlan.build(groups, Grid(6, 2), needs_tokens=True)
+    y = torch.randn(1, 6, 4, generator=torch.Generator().manual_seed(1)).to(dtype)
+    back = plan.unmerge(y, x.to(dtype))
+    assert back.isfinite().all()
+    assert torch.equal(back[:, ::2], y)
+
+
 def test_gradients_flow_and_no_data_is_needed_on_the_host():
     x = torch.randn(1, 12, 4, generator=torch.Generator().manual_seed(0)).double()
     plan = ReToM(unmerge="linear").plan(x, Grid(3, 4))
@@ -253,6 +268,11 @@ def test_wrong_use_is_refused():
     for none in (None, x):
         with pytest.raises(ShapeError, match=r"unmerge expects .* 6 tokens"):
             ReToM().plan(x, Grid(3, 4)).unmerge(x, none)
+    y = plan.merge(x)
+    with pytest.raises(ShapeError, match=r"merge expects .* 12 tokens"):
+        plan.unmerge(y, x[:, :6], y)
+    with pytest.raises(ShapeError, match=r"unmerge expects .* 6 tokens"):
+        plan.unmerge(y, x, y[:, :5])
     with pytest.raises(ShapeError, match=r"merge expects .* 12 tokens"):
         plan.unmerge(plan.merge(x), x[:, :6])
 
@@ -265,7 +285,13 @@ def test_auto_gives_copies_where_nobody_brings_the_tokens():
     sloped = ReToM(unmerge="linear").plan(x, Grid(3, 4)).unmerge(y, x)
     assert torch.equal(plan.unmerge(y, x), sloped)
     assert torch.equal(plan.unmerge(y, x, plan.merge(x)), sloped)
-    assert torch.equal(plan.repeated(1).unmerge(y), plan.unmerge(y))
+    other = plan.merge(x) + torch.randn(y.shape, generator=torch.Generator().manual_seed(1))
+    assert not torch.allclose(plan.unmerge(y, x, other), sloped)  # what is handed over is used
+    again = [side.expand(2, -1, -1) for side in (y, x)]
+    assert torch.equal(plan.repeated(2).unmerge(again[0])[1], plan.unmerge(y)[0])
+    torch.testing.assert_close(plan.repeated(2).unmerge(*again)[1], sloped[0])
+    with pytest.raises(ShapeError, match="give them as well"):
+        ReToM(unmerge="linear").plan(x, Grid(3, 4)).repeated(2).unmerge(again[0])
 
 
 def test_options_survive_json():

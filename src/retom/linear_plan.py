@@ -98,10 +98,10 @@ class LinearPlan(GroupedPlan):
             y: What became of the merged tokens, (B, K, C).
             x: The tokens that merged, (B, N, D). Without them each token copies its kept token,
                 unless the plan needs them.
-            merged: ``merge(x)``, (B, K, D), where it is at hand.
+            merged: ``merge(x)``, (B, K, D), where it is at hand and nobody wrote into it.
 
         Raises:
-            ShapeError: ``y`` or ``x`` has another shape than that, or ``x`` is missing
+            ShapeError: ``y``, ``x`` or ``merged`` has another shape than that, or ``x`` is missing
                 and needed.
         """
         if x is None and self.needs_tokens:
@@ -112,7 +112,10 @@ class LinearPlan(GroupedPlan):
         copied = self.plan.unmerge(y)
         if x is None:
             return copied
-        merged = self.plan.merge(x) if merged is None else merged
+        self.check(x, self.num_tokens, "merge")
+        if merged is None:
+            merged = self.plan.merge(x)
+        self.check(merged, self.num_kept, "unmerge")
         if len(self.first_rows) == 0:  # a grid of one token
             return copied
         with _in_full_precision(y):
@@ -130,8 +133,8 @@ class LinearPlan(GroupedPlan):
             if wide:  # what passes as it is may be rounded otherwise among N rows than among K
                 beyond = beyond.masked_fill_(self.plan.alone[:, :, None], 0.0)
             some = self._of_pairs(beyond, self.first_rows)
-            # About 1, so that no square is lost, and no product too large for half precision.
-            unit = _largest(apart).maximum(_largest(some))
+            # At most 1, so that no square is lost, and no product too large for half precision.
+            unit = _largest(apart).maximum(_largest(beyond).to(apart.dtype))
             slope = _slope(apart / unit, self._apart(y), some / unit, channels)
             finite = torch.finfo(y.dtype).max
             slope = slope.clamp(-finite, finite).to(y.dtype)
@@ -209,8 +212,12 @@ def _cholesky(gram: Tensor, ridge: float) -> Tensor:
     return cast("Tensor", factorise(gram + added * one)[0])
 
 
+@torch.no_grad()
 def _largest(rows: Tensor) -> Tensor:
-    """The largest magnitude of each item, (B, 1, 1), and not zero."""
+    """The largest magnitude of each item, (B, 1, 1), and not zero.
+
+    A unit to compute in, which cancels: it is a constant for gradients too.
+    """
     return rows.abs().amax(dim=(1, 2), keepdim=True).clamp_min(torch.finfo(rows.dtype).tiny)
 
 
