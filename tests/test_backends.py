@@ -53,7 +53,7 @@ class Recorder(TorchDispatchMode):
 
 
 def recorded(method, dtype=torch.float16):
-    x = torch.randn(2, GRID.num_tokens, 8, generator=torch.Generator().manual_seed(0)).to(dtype)
+    x = torch.randn(2, GRID.num_tokens, 48, generator=torch.Generator().manual_seed(0)).to(dtype)
     hints = Hints(importance=torch.rand(2, GRID.num_tokens)) if _asks(method) else Hints()
     if isinstance(method, ReToM) and method.allocation == "similarity":
         protected = torch.arange(GRID.num_tokens) < 5

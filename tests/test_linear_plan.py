@@ -221,6 +221,15 @@ def test_gradients_flow_and_no_data_is_needed_on_the_host():
     plan = ReToM(unmerge="linear").plan(x, Grid(3, 4))
     tokens = x.requires_grad_()
     assert torch.autograd.gradcheck(lambda v: plan.unmerge(plan.merge(v).sin(), v), (tokens,))
+    wide = torch.randn(1, 64, 48, generator=torch.Generator().manual_seed(0)).double()
+    plan = ReToM(unmerge="linear").plan(wide, Grid(8, 8))
+    y = torch.randn(1, plan.num_kept, 3, generator=torch.Generator().manual_seed(1)).double()
+    assert torch.autograd.gradcheck(lambda v: plan.unmerge(v, wide), (y.requires_grad_(),))
+    for channels in (4, 48):  # a blank picture
+        blank = torch.ones(1, 64, channels, requires_grad=True)
+        plan = ReToM(unmerge="linear").plan(blank, Grid(8, 8))
+        plan.unmerge(plan.merge(blank).sin(), blank).sum().backward()
+        assert blank.grad.isfinite().all()
     empty = torch.empty(2, 12, 4, device="meta")
     plan = ReToM(unmerge="linear", rematch=True).plan(empty, Grid(3, 4))
     assert plan.unmerge(plan.merge(empty), empty).shape == empty.shape

@@ -85,8 +85,8 @@ def add_merging(group: argparse._ArgumentGroup, *, times: bool = True) -> None:
     group.add_argument(
         "--unmerge",
         choices=UNMERGES,
-        help="what a merged token gets back: its own part of the output as well, a mixture of the "
-        "outputs around it, or a copy",
+        help="what a merged token gets back: with linear, which auto takes, its own part of the "
+        "output as well; with similarity a mixture of the outputs around it; or a copy",
     )
     group.add_argument(
         "--kv-lean", type=arguments.ratio, metavar="L",

@@ -1,7 +1,8 @@
 """Memory traffic of planning, merging and un-merging, counted on the meta device.
 
-Choosing and moving tokens is element-wise work: what it costs is the bytes that it reads and
-writes. They are counted operation by operation, as eager mode runs them; a compiler fuses some.
+Choosing and moving tokens is element-wise work, or thin products: what it costs is the bytes that
+it reads and writes. They are counted operation by operation, as eager mode runs them; a compiler
+fuses some.
 """
 
 from __future__ import annotations
