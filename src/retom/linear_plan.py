@@ -131,7 +131,7 @@ class LinearPlan(GroupedPlan):
                 merged = self.plan.merge(x) if linear else merged @ directions.to(x.dtype)
             beyond = self.plan.unmerge(merged).sub_(x)  # what merging added: the missing part, -1
             if wide:  # what passes as it is may be rounded otherwise among N rows than among K
-                beyond = beyond.masked_fill_(self.plan.alone[:, :, None], 0.0)
+                beyond.masked_fill_(self.plan.alone[:, :, None], 0.0)
             some = self._of_pairs(beyond, self.first_rows)
             # At most 1, so that no square is lost, and no product too large for half precision.
             unit = _largest(apart).maximum(_largest(beyond).to(apart.dtype))
