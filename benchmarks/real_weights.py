@@ -6,10 +6,11 @@ for Stable Diffusion 1.5. ``coco``: one picture for each caption that you give, 
 that belong to them. The words around a class name are an option, because numbers depend on them:
 the result says which were used.
 
-FID is Inception's of torchmetrics, CLIP score that of transformers: the standard numbers, through
+FID is on torchmetrics' Inception, CLIP score that of transformers: the standard numbers, through
 retom.metrics.adapters. They download their networks, this script downloads nothing itself. Each
 contender draws the same prompts from the same noise; what counts is the difference between
-contenders of one run: numbers of other labs differ by more than the methods do.
+contenders of one run, with its paired interval, beside that of un-merged pictures at another seed:
+numbers of other labs differ by more than the methods do.
 
 Killed and started again it continues. ``--json`` writes the result, stdout ends with a block that
 can be pasted into an issue. ``--rehearse`` runs all of it in minutes on a CPU, with a bundled
@@ -22,31 +23,33 @@ import argparse
 import json
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import rehearsal
 import torch
 from record import progress, write_json
-from torch import nn
 
 import retom
 from retom.drawing.loading import Model, load_model, quiet_libraries
 from retom.evaluation.contenders import Contender, contenders
-from retom.evaluation.pairs import paired
+from retom.evaluation.pairs import features, paired
 from retom.evaluation.provenance import provenance
+from retom.evaluation.results import FLOOR, UNMERGED, difference, over_prompts
 from retom.evaluation.screening import time_calls
-from retom.evaluation.settings import Sample, Settings
+from retom.evaluation.sets import Reference, real_pictures
+from retom.evaluation.settings import SEED_STRIDE, Sample, Settings
 from retom.evaluation.store import Store, key_of
 from retom.evaluation.subject import Subject
+from retom.evaluation.tables import between
 from retom.evaluation.timing import ratio_estimate
-from retom.metrics.adapters import clip_score, inception_fid
+from retom.metrics import Estimate, Extractor, Features, fid, fid_difference
+from retom.metrics.adapters import InceptionFeatures, clip_score
 from retom.models import find_denoiser, layout_of
 
-UNMERGED = "un-merged"
 CLIP = "openai/clip-vit-base-patch16"
-KINDS = (".png", ".jpg", ".jpeg", ".webp")
 
 
 @dataclass(frozen=True)
@@ -64,31 +67,6 @@ PRESETS = {
     "sdxl": Preset(30, 5.0, 1024),
     "flux": Preset(28, 3.5, 1024),
 }
-
-
-class PictureFiles(list[Path]):
-    """Paths that give pictures when they are sliced, so that thousands need not be in memory.
-
-    Args:
-        paths: Of pictures.
-        side: They are cropped at the centre to a square and resized to it.
-    """
-
-    def __init__(self, paths: Sequence[Path], side: int) -> None:
-        super().__init__(paths)
-        self._side = side
-
-    def __getitem__(self, where: Any) -> Any:  # noqa: ANN401 - as a list has it
-        from PIL import Image, ImageOps
-
-        if not isinstance(where, slice):
-            return super().__getitem__(where)
-        size = (self._side, self._side)
-        found: list[Image.Image] = []
-        for path in super().__getitem__(where):
-            with Image.open(path) as image:
-                found.append(ImageOps.fit(image.convert("RGB"), size, Image.Resampling.BICUBIC))
-        return found
 
 
 def prompts_of(options: argparse.Namespace) -> list[str]:
@@ -123,90 +101,183 @@ def prompts_of(options: argparse.Namespace) -> list[str]:
 
 
 def chunks_of(prompts: Sequence[str], batch: int, seed: int) -> list[tuple[Sample, ...]]:
-    """Samples in batches; picture i starts from noise seed + i whatever the batch."""
-    samples = [Sample(prompt, seed + place, place) for place, prompt in enumerate(prompts)]
+    """Samples in batches; picture i starts from noise seed + i whatever the batch.
+
+    Pictures of one prompt are one group: intervals are over prompts.
+    """
+    groups = {prompt: place for place, prompt in enumerate(dict.fromkeys(prompts))}
+    samples = [Sample(p, seed + place, groups[p]) for place, p in enumerate(prompts)]
     return [tuple(samples[start : start + batch]) for start in range(0, len(samples), batch)]
 
 
 @dataclass(frozen=True)
 class Networks:
-    """What FID and CLIP score are computed with; None for the standard ones."""
+    """What FID and CLIP score are computed with."""
 
-    inception: nn.Module | None = None
-    clip: Any = None
-    processor: Any = None
-    label: str = f"Inception-v3 (torchmetrics), CLIP {CLIP}"
+    extractor: Extractor
+    clip: torch.nn.Module
+    processor: Callable[..., Any]
+    label: str
+
+
+def standard_networks(device: torch.device) -> Networks:
+    """Inception and CLIP, loaded before anything is drawn: what is missing is found out at once."""
+    from transformers import CLIPModel, CLIPProcessor
+
+    clip: Any = CLIPModel.from_pretrained(CLIP)
+    extractor = InceptionFeatures(device=device)
+    label = f"{extractor.name}, CLIP {CLIP}"
+    return Networks(extractor, clip.to(device), CLIPProcessor.from_pretrained(CLIP), label)
+
+
+@dataclass(frozen=True)
+class Row:
+    """Pictures that are measured: a contender's, or un-merged ones at one of two seeds."""
+
+    name: str
+    contender: Contender | None
+    chunks: list[tuple[Sample, ...]]
 
 
 class Run:
-    """Draws what is missing and measures it, contender by contender."""
+    """Draws what is missing and measures it, row by row."""
 
     def __init__(
         self, subject: Subject, options: argparse.Namespace, prompts: list[str], networks: Networks
     ) -> None:
         self.subject, self.store, self.options = subject, subject.store, options
-        self.prompts, self.networks = prompts, networks
+        self.networks = networks
         self.chunks = chunks_of(prompts, options.batch, options.seed)
-        paths = (p for p in options.real.rglob("*") if p.suffix.lower() in KINDS)
-        self.real = PictureFiles(sorted(paths), subject.height)
-        if len(self.real) < 2:
-            raise SystemExit(f"{options.real} holds {len(self.real)} pictures.")
+        self.again = chunks_of(prompts, options.batch, options.seed + SEED_STRIDE)
+        self.samples = [sample for chunk in self.chunks for sample in chunk]
+        size = subject.height, subject.width
+        self.real: Reference = real_pictures(self.store, options.real, networks.extractor, size)
+        self.resamples = 10 if options.rehearse else 100
 
-    def draw(self, every: Sequence[Contender | None]) -> None:
-        """All pictures; batches outside, so that contenders grow alike."""
-        for number, chunk in enumerate(self.chunks, start=1):
-            for contender in every:
-                self.subject.drawn(chunk, contender)
-            progress(f"[pictures {number * len(chunk)}/{len(self.prompts)} x {len(every)}]")
+    def rows(self, every: Sequence[Contender | None]) -> list[Row]:
+        """Un-merged at both seeds, and the contenders."""
+        found = [Row(c.name if c else UNMERGED, c, self.chunks) for c in every]
+        return [*found[:1], Row(FLOOR, None, self.again), *found[1:]]
 
-    def measure(self, contender: Contender | None) -> dict[str, Any]:
-        """FID, CLIP score and, for a contender, PSNR and speed; each kept once it is there."""
-        keys = [self.subject.pictures_key(chunk, contender) for chunk in self.chunks]
-        paths = [path for key in keys for path in self.store.picture_paths(key)]
-        pictures = PictureFiles(paths, self.subject.height)
-        content = {"pictures": keys, "networks": self.networks.label}
-        found: dict[str, Any] = {"n": len(pictures)}
-        real = [f"{path.name}:{path.stat().st_size}" for path in self.real]
-        for name, own, measure in (
-            ("FID", {**content, "real": real}, lambda: self._fid(pictures)),
-            ("CLIP score", content, lambda: self._clip(pictures)),
-        ):
-            key = key_of(name.replace(" ", "-"), own)
+    def draw(self, rows: Sequence[Row]) -> None:
+        """All pictures; batches outside, so that rows grow alike."""
+        for number in range(len(self.chunks)):
+            for row in rows:
+                self.subject.drawn(row.chunks[number], row.contender)
+            progress(f"[batch {number + 1} of {len(self.chunks)}, {len(rows)} rows]")
+
+    def measure(self, row: Row, whole: Row, baseline: Row | None) -> dict[str, Any]:
+        """FID and CLIP score, their differences to un-merged and to a baseline; PSNR and speed.
+
+        Args:
+            row: What is measured.
+            whole: The un-merged row.
+            baseline: The row of the same ratio and scope that claims are against.
+        """
+        clip = self._clip(row)
+        found: dict[str, Any] = {
+            "FID": self._fid(row, None),
+            "CLIP score": over_prompts(clip, self.samples, "CLIP score"),
+        }
+        for name, other in ((UNMERGED, whole), ("baseline", baseline)):
+            if other is not None and other is not row:
+                found[f"FID minus {name}"] = self._fid(row, other)
+                found[f"CLIP score minus {name}"] = difference(
+                    clip, self._clip(other), self.samples, "CLIP score"
+                )
+        if row is not whole:
+            values = [
+                value
+                for chunk, plain in zip(row.chunks, whole.chunks, strict=True)
+                for value in paired(
+                    self.store, self._key(chunk, row), self._key(plain, whole), None
+                )["psnr"]
+            ]
+            found["PSNR"] = over_prompts(values, self.samples, "PSNR (dB)")
+        if row.contender is not None:
+            pair = self.chunks[0][:2]
+            hardware = self.store.source["hardware"]
+            timing = time_calls(self.subject, pair, row.contender, hardware)
+            seconds = self.store.record(timing)["values"]
+            found["speed-up"] = ratio_estimate(
+                seconds["unmerged_s"], seconds["merged_s"], "speed-up"
+            )
+        return {name: asdict(estimate) for name, estimate in found.items()}
+
+    def _key(self, chunk: Sequence[Sample], row: Row) -> str:
+        return self.subject.pictures_key(chunk, row.contender)
+
+    def _features(self, row: Row) -> Features:
+        extractor = self.networks.extractor
+        keys = [self._key(chunk, row) for chunk in row.chunks]
+        values = torch.cat([features(self.store, key, extractor) for key in keys])
+        return Features(values, extractor.name)
+
+    def _fid(self, row: Row, other: Row | None) -> Estimate:
+        """FID to the real pictures, or by how much it differs from another row's; kept."""
+        content = {
+            "pictures": [self._key(chunk, row) for chunk in row.chunks],
+            "other": other and [self._key(chunk, other) for chunk in other.chunks],
+            "extractor": self.networks.extractor.name,
+            "real": self.real.digest,
+            "resamples": self.resamples,
+        }
+        key = key_of("FID", content)
+        if not self.store.has_record(key):
+            own, real, resamples = self._features(row), self.real.features, self.resamples
+            estimate = (
+                fid(own, real, resamples=resamples)
+                if other is None
+                else fid_difference(own, self._features(other), real, resamples=resamples)
+            )
+            self.store.add_record(key, content, asdict(estimate))
+        return Estimate(**self.store.record(key)["values"])
+
+    def _clip(self, row: Row) -> list[float]:
+        """CLIP score of every picture; kept batch by batch."""
+        scores: list[float] = []
+        for chunk in row.chunks:
+            content = {"pictures": self._key(chunk, row), "networks": self.networks.label}
+            key = key_of("CLIP", content)
             if not self.store.has_record(key):
-                self.store.add_record(key, {}, {"value": measure()})
-            found[name] = self.store.record(key)["values"]["value"]
-        if contender is not None:
-            found |= self._beside_unmerged(contender, keys)
-        return found
+                found = clip_score(
+                    self.store.pictures(content["pictures"]),
+                    [sample.prompt for sample in chunk],
+                    model=self.networks.clip,
+                    processor=self.networks.processor,
+                )
+                self.store.add_record(key, content, {"scores": found.tolist()})
+            scores += self.store.record(key)["values"]["scores"]
+        return scores
 
-    def _fid(self, pictures: PictureFiles) -> float:
-        batch = 8 if self.options.rehearse else 32
-        network = self.networks.inception
-        return inception_fid(pictures, self.real, network=network, batch_size=batch)
 
-    def _clip(self, pictures: PictureFiles) -> float:
-        given: dict[str, Any] = {"model": self.networks.clip or CLIP}
-        if self.networks.processor is not None:
-            given["processor"] = self.networks.processor
-        return float(clip_score(pictures, self.prompts, **given).mean())
-
-    def _beside_unmerged(self, contender: Contender, keys: list[str]) -> dict[str, Any]:
-        references = [self.subject.pictures_key(chunk, None) for chunk in self.chunks]
-        values = [
-            value
-            for key, reference in zip(keys, references, strict=True)
-            for value in paired(self.store, key, reference, None)["psnr"]
-        ]
-        pair = self.chunks[0][:2]
-        timing = time_calls(self.subject, pair, contender, self.store.source["hardware"])
-        seconds = self.store.record(timing)["values"]
-        speed = ratio_estimate(seconds["unmerged_s"], seconds["merged_s"], "speed-up")
-        return {"PSNR": sum(values) / len(values), "speed-up": asdict(speed)}
+def baseline_of(row: Row, rows: Sequence[Row]) -> Row | None:
+    """tomesd, else ToMe, of the same ratio and scope: what the claim of the paper is against."""
+    if row.contender is None:
+        return None
+    alike = [
+        other
+        for other in rows
+        if other.contender is not None
+        and (other.contender.ratio, other.contender.scope)
+        == (row.contender.ratio, row.contender.scope)
+    ]
+    for name in ("tomesd", "tome"):
+        for other in alike:
+            if other.contender is not None and other.contender.method == name:
+                return other
+    return None
 
 
 def block(results: dict[str, Any], source: dict[str, Any]) -> str:
     """The result as text for an issue."""
     settings, hardware = results["settings"], source["hardware"]
+    measures = {
+        "FID": 2, "FID minus un-merged": 2, "FID minus baseline": 2, "CLIP score": 2,
+        "CLIP score minus un-merged": 2, "CLIP score minus baseline": 2, "PSNR": 2, "speed-up": 2,
+    }  # fmt: skip
+    shown = [name for name in measures if any(name in row for row in results["rows"].values())]
+    titles = [name.replace("baseline", str(results["baseline"])) for name in shown]
     lines = [
         f"### Real weights: {settings['model']}, {settings['protocol']}",
         "",
@@ -216,73 +287,31 @@ def block(results: dict[str, Any], source: dict[str, Any]) -> str:
         f"guidance {settings['guidance']:g}, {settings['height']}x{settings['width']} px, "
         f"{settings['dtype']}; {results['networks']}; prompts like {results['prompt']!r}.",
         "",
-        "| contender | FID | minus un-merged | CLIP score | PSNR (dB) | speed-up |",
-        "| :-- | --: | --: | --: | --: | --: |",
+        f"| contender | {' | '.join(titles)} |",
+        f"| :-- |{' --: |' * len(titles)}",
     ]  # fmt: skip
-    base = results["rows"][UNMERGED]
     for name, row in results["rows"].items():
-        speed = row.get("speed-up")
-        cells = [
-            name,
-            f"{row['FID']:.2f}",
-            "" if row is base else f"{row['FID'] - base['FID']:+.2f}",
-            f"{row['CLIP score']:.2f}",
-            f"{row['PSNR']:.2f}" if "PSNR" in row else "",
-            f"{speed['value']:.2f} [{speed['low']:.2f}, {speed['high']:.2f}]" if speed else "",
-        ]
+        cells = [name]
+        for measure in shown:
+            estimate = Estimate(**row[measure]) if measure in row else None
+            text = between(estimate, measures[measure], signed=" minus " in measure)
+            if measure == "FID minus baseline" and estimate is not None:
+                share = estimate.value / (row["FID"]["value"] - estimate.value)
+                text += f" ({share:+.1%})"
+            cells.append(text)
         lines.append(f"| {' | '.join(cells)} |")
     versions = ", ".join(f"{k} {v}" for k, v in source["versions"].items() if v)
     return "\n".join(
         [
             *lines,
             "",
-            "FID is biased at this n and has no interval here: compare rows of this table alone.",
+            "Brackets: 95 % bootstrap intervals, of FID over pictures, else over prompts or timed "
+            "rounds; differences are paired. FID is biased at this n: compare rows of this table "
+            f"alone. {FLOOR.capitalize()}: what drawing the prompts once more changes.",
             f"`{source['command']}`; commit {str(source['commit'])[:12]}, {source['time_utc']}; "
             f"{hardware['device']}, {hardware['cpu']}; {versions}.",
         ]
     )
-
-
-def rehearsal_networks() -> Networks:
-    """Random networks of the right kind, so that nothing is downloaded."""
-    from transformers import CLIPConfig, CLIPModel
-
-    class Means(nn.Module):
-        num_features = 6
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return torch.cat([x.mean(dim=(2, 3)), x.std(dim=(2, 3))], dim=1)
-
-    def processor(*, text: list[str], images: list[Any], **_: object) -> dict[str, torch.Tensor]:
-        ids = torch.tensor([[2 + ord(word[0]) % 30, 3 + len(word) % 30, 1] for word in text])
-        pixels = torch.stack([torch.from_numpy(image.copy()).movedim(-1, 0) for image in images])
-        small = nn.functional.interpolate(pixels.float() / 255, (8, 8))
-        return {"input_ids": ids, "pixel_values": small}
-
-    torch.manual_seed(0)
-    layer = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1}
-    text = {**layer, "num_attention_heads": 2, "vocab_size": 40, "eos_token_id": 1}
-    vision = {**layer, "num_attention_heads": 2, "image_size": 8, "patch_size": 4}
-    config = CLIPConfig(text_config=text, vision_config=vision, projection_dim=8)
-    return Networks(Means(), CLIPModel(config), processor, "random networks of a rehearsal")
-
-
-def rehearsal_data(folder: Path, protocol: str) -> tuple[Path, Path]:
-    """A file of classes or captions, and a folder of pictures that stand for real ones."""
-    from PIL import Image
-
-    folder.mkdir(parents=True, exist_ok=True)
-    captions = [{"image_id": i, "caption": f"picture {i}"} for i in range(4)]
-    texts = folder / ("classes.txt" if protocol == "imagenet" else "captions.json")
-    written = "a lemon\ncherries\n" if protocol == "imagenet" else json.dumps(
-        {"annotations": captions}
-    )  # fmt: skip
-    texts.write_text(written, encoding="utf-8")
-    real = folder / "real"
-    real.mkdir(exist_ok=True)
-    for place in range(8):
-        Image.new("RGB", (40, 30), (30 * place, 90, 220 - 20 * place)).save(real / f"{place}.png")
-    return texts, real
 
 
 def arguments(argv: Sequence[str]) -> argparse.Namespace:
@@ -314,7 +343,7 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
     options = made.parse_args(argv)
     if options.rehearse:
         options.work = options.work or Path(tempfile.mkdtemp(prefix="real-weights-"))
-        texts, options.real = rehearsal_data(options.work / "data", options.protocol)
+        texts, options.real = rehearsal.data(options.work / "data", options.protocol)
         options.classes = options.captions = texts
         options.batch = 2
         return options
@@ -389,17 +418,21 @@ def run(options: argparse.Namespace, prompts: list[str], argv: Sequence[str]) ->
         noise_levels=1,
     )
     source = provenance(["python", "benchmarks/real_weights.py", *argv], model.device)
-    networks = rehearsal_networks() if options.rehearse else Networks()
+    if options.rehearse:
+        networks = Networks(*rehearsal.networks(), "random networks of a rehearsal")
+    else:
+        networks = standard_networks(model.device)
     with Store(options.work, source) as store:
         subject = Subject(model, settings, store)
         measuring = Run(subject, options, prompts, networks)
         every = list(lineup(options.methods, settings, layout_of(find_denoiser(model.pipe)).scopes))
-        measuring.draw(every)
-        rows: dict[str, Any] = {}
-        for contender in every:
-            name = UNMERGED if contender is None else contender.name
-            rows[name] = measuring.measure(contender)
-            progress(f"[measured {name}]")
+        rows = measuring.rows(every)
+        measuring.draw(rows)
+        baselines = [baseline_of(row, rows) for row in rows]
+        measured: dict[str, Any] = {}
+        for row, baseline in zip(rows, baselines, strict=True):
+            measured[row.name] = measuring.measure(row, rows[0], baseline)
+            progress(f"[measured {row.name}]")
         results = {
             "rehearsal": options.rehearse,
             "settings": {
@@ -410,10 +443,11 @@ def run(options: argparse.Namespace, prompts: list[str], argv: Sequence[str]) ->
                 "seed": options.seed,
             },
             "n": len(prompts),
-            "real": len(measuring.real),
+            "real": len(measuring.real.features),
             "networks": networks.label,
             "prompt": prompts[0],
-            "rows": rows,
+            "baseline": next((b.contender.method for b in baselines if b and b.contender), None),
+            "rows": measured,
         }
     write_json(options.json, "real_weights", source, results)
     print(block(results, source))

@@ -45,11 +45,21 @@ def representative_of(tokens, members):
     return members[means.index(max(means))]
 
 
-def retom(tokens, height, width, *, ratio, window=(2, 2), allocation="similarity", reach=0):
+def retom(
+    tokens,
+    height,
+    width,
+    *,
+    ratio,
+    window=(2, 2),
+    allocation="similarity",
+    reach=0,
+    elect=representative_of,
+):
     """Which tokens go where: ``{removed token: the token that stands for it}``."""
     tokens = tokens.double().tolist()
     windows = windows_of(height, width, window)
-    representatives = [representative_of(tokens, members) for members in windows]
+    representatives = [elect(tokens, members) for members in windows]
     across = -(-width // window[1])
 
     def candidates(number):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
 
 tomesd = pytest.importorskip("tomesd")
 pytest.importorskip("diffusers")
@@ -122,35 +123,63 @@ def test_hook_overhead(tmp_path, capsys):
     assert "| the defaults |" in capsys.readouterr().out
 
 
+def rehearse(tmp_path, *words):
+    """Rehearse on a model that lies in ``tmp_path / "tiny"``, and read the result."""
+    argv = ["--rehearse", "--model", str(tmp_path / "tiny"), "--work", str(tmp_path / "work")]
+    file = tmp_path / "results.json"
+    assert real_weights.main([*argv, "--json", str(file), *words]) == 0
+    return json.loads(file.read_text("utf-8"))
+
+
 @pytest.mark.parametrize("protocol", ["imagenet", "coco"])
 def test_real_weights_rehearses_and_continues(protocol, tmp_path, capsys):
-    pytest.importorskip("torchmetrics")
     from tiny import sd_pipeline
 
     sd_pipeline().save_pretrained(tmp_path / "tiny")
-    file = tmp_path / "results.json"
-    argv = ["--rehearse", "--protocol", protocol, "--model", str(tmp_path / "tiny")]
-    argv += ["--work", str(tmp_path / "work"), "--json", str(file), "--methods", "retom", "tomesd"]
-    assert real_weights.main(argv) == 0
-    data = json.loads(file.read_text("utf-8"))
+    words = ["--protocol", protocol, "--methods", "retom", "tomesd"]
+    data = rehearse(tmp_path, *words)
     assert data["n"] == 4
-    assert data["real"] == 8
-    assert list(data["rows"]) == [
-        "un-merged", "retom · 0.5 · attention", "tomesd · 0.5 · attention"
-    ]  # fmt: skip
-    for name, row in data["rows"].items():
-        assert row["FID"] > 0
-        assert 0 <= row["CLIP score"] <= 100
-        assert ("PSNR" in row) == (name != "un-merged")
+    assert data["real"] == 16
+    assert data["baseline"] == "tomesd"
+    retom_row, tomesd_row = "retom · 0.5 · attention", "tomesd · 0.5 · attention"
+    rows = data["rows"]
+    assert list(rows) == ["un-merged", "un-merged, another seed", retom_row, tomesd_row]
+    for name, row in rows.items():
+        assert row["FID"]["value"] > 0
+        assert row["FID"]["low"] <= row["FID"]["value"] <= row["FID"]["high"]
+        assert 0 <= row["CLIP score"]["value"] <= 100
+        assert ("PSNR" in row) == ("FID minus un-merged" in row) == (name != "un-merged")
+        assert ("FID minus baseline" in row) == (name == retom_row)
+    minus = rows[retom_row]["FID"]["value"] - rows[tomesd_row]["FID"]["value"]
+    assert rows[retom_row]["FID minus baseline"]["value"] == pytest.approx(minus, rel=1e-6)
     printed = capsys.readouterr().out
     assert "A rehearsal: random networks, numbers mean nothing." in printed
-    assert "| tomesd · 0.5 · attention |" in printed
+    assert f"| {tomesd_row} |" in printed
+    assert "| FID minus tomesd |" in printed
     assert str(tmp_path) not in printed
 
-    pictures = {p: p.stat().st_mtime_ns for p in (tmp_path / "work" / "pictures").rglob("*.png")}
-    assert real_weights.main(argv) == 0
-    assert json.loads(file.read_text("utf-8"))["rows"] == data["rows"]
-    assert pictures == {p: p.stat().st_mtime_ns for p in pictures}
+    kept = {
+        path: path.stat().st_mtime_ns
+        for folder in ("records", "tensors", "pictures")
+        for path in (tmp_path / "work" / folder).rglob("*")
+    }
+    assert rehearse(tmp_path, *words)["rows"] == rows
+    assert kept == {p: p.stat().st_mtime_ns for p in kept}
+
+
+@pytest.mark.parametrize("preset", ["sdxl", "flux"])
+def test_real_weights_rehearses_on_the_other_models(preset, tmp_path):
+    if preset == "flux" and int(transformers.__version__.split(".")[0]) < 5:
+        pytest.skip("T5's tokenizer without a vocabulary file came with transformers 5")
+    from tiny import sdxl_pipeline
+    from tiny_flux import flux_pipeline
+
+    {"sdxl": sdxl_pipeline, "flux": flux_pipeline}[preset]().save_pretrained(tmp_path / "tiny")
+    data = rehearse(tmp_path, "--preset", preset, "--protocol", "coco")
+    merged = {"sdxl": ["retom · 0.5 · attention", "tomesd · 0.5 · attention"],
+              "flux": ["retom · 0.5 · block"]}[preset]  # fmt: skip
+    assert list(data["rows"])[2:] == merged
+    assert all(0 < data["rows"][name]["PSNR"]["value"] < 100 for name in merged)
 
 
 def test_real_weights_asks_for_what_it_needs(capsys):

@@ -35,7 +35,7 @@ def test_eval_writes_its_files_and_says_where(folder, tmp_path, capsys):
         assert (tmp_path / "out" / name).is_file()
         assert name in captured.out
     assert "ratio 0.5, scope attention" in captured.out
-    assert "[screening 2/2" in captured.err  # a log where stderr is no terminal
+    assert "[screening 4/4" in captured.err  # a log where stderr is no terminal
     report = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     assert str(tmp_path) not in report  # no folder of this machine
     assert "retom eval --methods retom tome" in report

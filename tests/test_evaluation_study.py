@@ -15,12 +15,16 @@ pytest.importorskip("diffusers")
 from tiny import sd_pipeline, sdxl_pipeline
 
 import retom
+from retom.drawing.loading import as_model
 from retom.errors import ConfigError
 from retom.evaluation.contenders import Lineup
-from retom.evaluation.fingerprint import fingerprint
-from retom.evaluation.results import FLOOR, UNMERGED
+from retom.evaluation.fingerprint import fingerprint, merging_code
+from retom.evaluation.floors import FLOORS
+from retom.evaluation.results import FLOOR, ONE_BY_ONE, UNMERGED
 from retom.evaluation.settings import Settings
+from retom.evaluation.store import Store
 from retom.evaluation.study import Instruments, evaluate
+from retom.evaluation.subject import Subject
 from retom.evaluation.tables import markdown
 
 METHODS = ["retom", "window_corner", "tome"]
@@ -92,6 +96,36 @@ def test_floors_are_another_seed_and_below_the_contenders(whole):
             assert row.values["psnr"].value > floor.values["psnr"].value
 
 
+def test_errors_lie_between_rounding_and_another_seed(whole):
+    results, _, _ = whole
+    rounding, seed = (results.row(name).values["error"] for name in (ONE_BY_ONE, FLOOR))
+    assert rounding.value < 1e-5
+    assert len(results.row(ONE_BY_ONE).by_level) == 2
+    assert not results.row(ONE_BY_ONE).pictures
+    assert all(row.values["error"].value < seed.value for row in results.merged)
+    assert all(row.values["error"].value > 100 * rounding.value for row in results.merged)
+    assert "| un-merged, one at a time | 2 |" in markdown(results)
+
+
+def test_another_seeds_error_is_that_of_its_own_latents_and_noise(whole):
+    results, _, folder = whole
+    # Of the same prompts, each seed's own final latents, noised by its own noise.
+    pipe = sd_pipeline()
+    settings = Settings(**SMALL)
+    model = as_model(pipe)
+    with Store(folder) as store:
+        subject = Subject(model, settings, store)
+        (samples,), (again,) = settings.screening_chunks(), settings.screening_chunks(other=True)
+        call = subject.call_of(samples)
+        outputs = [
+            torch.stack([call(pipe.unet, subject.noisy(drawn, t), t) for t in subject.timesteps])
+            for drawn in (again, samples)
+        ]
+    apart, whole = ((x.flatten(2)).norm(dim=-1) for x in (outputs[0] - outputs[1], outputs[1]))
+    found = results.row(FLOOR).values["error"].value
+    assert found == pytest.approx(float((apart / whole).mean()), rel=1e-5)
+
+
 def test_differences_are_to_the_baseline(whole):
     results, _, _ = whole
     assert results.baseline == "tome"
@@ -127,8 +161,8 @@ def test_nothing_is_measured_twice(whole):
     again, pieces = run(folder, instruments=Instruments(extractor=Brightness()))
     assert contents(folder) == before
     assert {what for stage, what, done, _ in pieces if stage == "screening" and done} == {
-        "done before"
-    }
+        *FLOORS, "done before"
+    }  # fmt: skip
     assert values(again) == values(results)
 
 
@@ -148,9 +182,26 @@ def test_another_method_adds_to_what_is_there(whole):
     more, pieces = run(folder, methods=[*METHODS, "retom:reach=0"], stages=["screening"])
     assert before.items() <= contents(folder).items()
     assert [what for stage, what, done, _ in pieces if stage == "screening" and done] == [
-        "done before", "done before", "done before", "retom:reach=0 · 0.5 · attention"
+        *FLOORS, "done before", "done before", "done before", "retom:reach=0 · 0.5 · attention"
     ]  # fmt: skip
     assert len(more.merged) == 4
+
+
+def test_the_first_prompts_alone_are_screened_and_all_are_drawn(tmp_path):
+    prompts = ["red", "blue", "green", "grey"]
+    options = {"prompts": prompts, "screened": 2, "best": 3, "stages": ["screening", "pictures"]}
+    results, pieces = run(tmp_path, **options)
+    for row in results.merged:
+        assert row.values["error"].n == 2
+        assert len(row.pictures) == 4
+    assert {total for stage, _, _, total in pieces if stage == "screening"} == {
+        len(METHODS) + len(FLOORS)
+    }
+    assert "- screened: the first 2 prompts, at the first seed" in markdown(results)
+    # Errors are those of an evaluation of these prompts alone.
+    alone, _ = run(tmp_path, prompts=prompts[:2], stages=[])
+    for row in results.merged:
+        assert alone.row(row.name).values["error"].value == row.values["error"].value
 
 
 def test_markdown_has_a_table_of_each_kind(whole):
@@ -177,7 +228,7 @@ def test_parquet_holds_every_number(whole):
     assert about["content"]["steps"] == 1
     assert about["sources"][-1]["versions"]["retom"] == retom.__version__
     errors = [s for s in samples.to_pylist() if s["measure"] == "error"]
-    assert len(errors) == 3 * 2 * 2  # contenders, prompts, noise levels
+    assert len(errors) == (3 + len(FLOORS)) * 2 * 2  # contenders and floors, prompts, noise levels
     assert samples.num_rows == len(results.sample_values)
 
 
@@ -204,7 +255,7 @@ evaluate(
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="a kill that nothing can catch")
 @pytest.mark.parametrize(
-    "last", ["screening 2", pytest.param("pictures 2", marks=pytest.mark.slow)]
+    "last", ["screening 4", pytest.param("pictures 2", marks=pytest.mark.slow)]
 )
 def test_killed_and_started_again_nothing_is_lost_or_done_twice(tmp_path, whole, last):
     code = KILLED.format(tests=str(Path(__file__).parent), folder=str(tmp_path))
@@ -318,6 +369,39 @@ def test_a_fingerprint_is_that_of_the_weights():
     changed = fingerprint(pipe)
     pipe.scheduler = scheduler
     assert changed != fingerprint(pipe)
+
+
+def test_code_that_merges_is_told_apart_and_sentences_about_it_are_not(tmp_path):
+    (tmp_path / "methods").mkdir()
+    (tmp_path / "studio").mkdir()
+    plan, page = tmp_path / "methods" / "plan.py", tmp_path / "studio" / "page.py"
+    seen = []
+
+    def digest(path, code):
+        path.write_text(code)
+        merging_code.cache_clear()
+        seen.append(merging_code(tmp_path))
+
+    digest(plan, "def plan(x):\n    return x + 1\n")
+    digest(plan, 'def plan(x):\n    """Add one."""\n    return (x + 1)  # one\n')
+    digest(page, "print(1)\n")
+    digest(plan, "def plan(x):\n    return x + 2\n")
+    assert seen[0] == seen[1] == seen[2] != seen[3]
+    merging_code.cache_clear()
+    assert merging_code(tmp_path / "absent") is None
+    assert len(merging_code()) == 16
+
+
+def test_what_changed_code_drew_is_drawn_anew_but_not_what_never_merged(tmp_path, monkeypatch):
+    options = {"methods": ["retom"], "stages": ["screening", "pictures"]}
+    run(tmp_path, **options)
+    before = contents(tmp_path)
+    monkeypatch.setattr("retom.evaluation.contenders.merging_code", lambda: "another")
+    run(tmp_path, **options)
+    added = contents(tmp_path).keys() - before.keys()
+    kinds = sorted({Path(name).name.partition("-")[0] for name in added if name.endswith("json")})
+    assert kinds == ["pairs", "screening", "tokens"]
+    assert len({Path(name).parent.name for name in added if name.endswith("png")}) == 1
 
 
 def test_a_fingerprint_does_not_depend_on_bookkeeping():

@@ -7,7 +7,7 @@ import torch
 from reference import assignment_of
 
 from retom import BudgetError, ConfigError, Grid, ReToM, ShapeError
-from retom.methods import METHODS, Method, RandomRepresentative, WindowCorner
+from retom.methods import METHODS, Method
 
 
 def angles(*degrees):
@@ -57,21 +57,6 @@ def test_ties_elect_the_first_token():
     assert plan.kept.tolist() == [[0, 2, 8, 10]]
 
 
-def test_window_corner_keeps_the_first_token_of_each_window():
-    x = torch.randn(2, 16, 5, generator=torch.Generator().manual_seed(0))
-    plan = WindowCorner(ratio=0.75, window=(2, 2)).plan(x, Grid(4, 4))
-    assert plan.kept.tolist() == [[0, 2, 8, 10]] * 2
-
-
-def test_random_representative_is_fixed_by_its_seed_and_stays_inside_the_window():
-    x = torch.randn(2, 15, 5, generator=torch.Generator().manual_seed(0))
-    before = torch.random.get_rng_state()
-    plans = [RandomRepresentative(ratio=0.5, seed=s).plan(x, Grid(3, 5)).kept for s in (0, 0, 1)]
-    assert torch.equal(plans[0], plans[1])
-    assert not torch.equal(plans[0], plans[2])
-    assert torch.equal(torch.random.get_rng_state(), before)
-
-
 @pytest.mark.parametrize("method", METHODS.values(), ids=list(METHODS))
 def test_methods_are_frozen_dataclasses_of_one_protocol(method):
     assert isinstance(method(), Method)
@@ -97,11 +82,6 @@ def test_methods_are_frozen_dataclasses_of_one_protocol(method):
 def test_impossible_options_are_refused_in_a_sentence(options, message):
     with pytest.raises(ConfigError, match=message):
         ReToM(**options)
-
-
-def test_a_negative_seed_is_refused():
-    with pytest.raises(ConfigError, match="seed is a whole number"):
-        RandomRepresentative(seed=-1)
 
 
 def test_tokens_that_are_not_the_grid_are_refused():

@@ -634,7 +634,8 @@ def _packed(h, w, b):
 
 
 def flux(**options):
-    return _model("FluxTransformer2DModel", **_packed_options(pooled_projection_dim=8, **options))
+    options = {"pooled_projection_dim": 8, **options}
+    return _model("FluxTransformer2DModel", **_packed_options(**options))
 
 
 def _flux(h, w, b):

@@ -52,7 +52,7 @@ def print_results(results: Results, files: list[Path]) -> None:
         drawn = sorted_by(rows, PSNR)
         rest = [row for row in sorted_by(rows, ERROR) if row not in drawn]
         console.print(Text(f"\nratio {group[0]:g}, scope {group[1]}", style="bold"))
-        references = [row for row in results.rows if row.ratio is None] if drawn else []
+        references = [row for row in results.rows if row.ratio is None]
         console.print(_table([*drawn, *rest, *references]))
     for name, reason in results.left_out.items():
         console.print(Text(f"left out: {name}: {reason}", style="dim"))

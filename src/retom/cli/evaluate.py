@@ -106,6 +106,7 @@ def _settings(options: argparse.Namespace, model: Model) -> Settings:
         height=height,
         width=width,
         noise_levels=options.noise_levels,
+        screened=options.screened,
         batch=options.batch,
         best=options.best,
         rounds=options.rounds,
@@ -204,6 +205,10 @@ def _add_samples(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--noise-levels", type=number(1), default=8, metavar="N",
         help="of the screening, default 8",
+    )  # fmt: skip
+    group.add_argument(
+        "--screened", type=number(2), metavar="N",
+        help="prompts of the screening, the first ones; all if not given",
     )  # fmt: skip
     group.add_argument(
         "--batch", type=number(2), default=8, metavar="N", help="prompts at once, even, default 8"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from retom.config import Config
 from retom.errors import ConfigError
+from retom.evaluation.fingerprint import merging_code
 from retom.evaluation.specs import describe, expand
 from retom.evaluation.tomesd import TOMESD, Tomesd, tomesd_installed
 from retom.handle import applied
@@ -71,6 +72,11 @@ class Contender:
     def content(self) -> dict[str, Any]:
         """Everything that its pictures depend on, as plain data."""
         return self.merging.to_dict()
+
+    @property
+    def code(self) -> str | None:
+        """What stands for the code that merges; None for another package's, see its version."""
+        return merging_code() if isinstance(self.merging, Config) else None
 
     @contextmanager
     def applied(self, pipe: object) -> Generator[None]:
@@ -164,10 +170,11 @@ def contenders(
             "skipped, handle.summary().skipped_sites, or compare speed with retom bench."
         )
     draws = any(isinstance(c.merging, Tomesd) and c.merging.use_rand for c in found)
-    if draws and len(settings.prompts) % 2:
+    odd = next((n for n in (len(settings.prompts), settings.screened or 0) if n % 2), None)
+    if draws and odd:
         raise ConfigError(
             "tomesd drops its random choice at odd batch sizes, and an odd number of prompts, "
-            f"{len(settings.prompts)}, leaves one over: use an even number, or leave tomesd out."
+            f"{odd}, leaves one over: use an even number, or leave tomesd out."
         )
     if not found:
         raise ConfigError("No contender is left: name a method, or add a scope it can run in.")

@@ -1,18 +1,30 @@
-"""What tells one model from another: a digest of its weights and of its scheduler."""
+"""What tells one model from another, and one state of the code from another: digests."""
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import json
+from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import nn
 
+import retom
+
 if TYPE_CHECKING:
     from torch import Tensor
 
 _PART = 2**24
+_APART = frozenset(
+    {
+        "benchmarking", "cli", "drawing", "evaluation", "explanation", "metrics", "studio",
+        "testing", "tuning", "viz",
+    }
+)  # fmt: skip
+"""Folders of the package that do not merge: they draw, measure, and show."""
 
 
 def fingerprint(pipe: Any) -> str:  # noqa: ANN401 - a pipeline of any class
@@ -48,3 +60,34 @@ def _update(digest: Any, tensor: Tensor) -> None:  # noqa: ANN401 - hashlib name
     for start in range(0, flat.numel(), _PART):
         part = flat[start : start + _PART].contiguous().cpu()
         digest.update(part.view(torch.uint8).numpy().tobytes())
+
+
+@cache
+def merging_code(folder: Path = Path(retom.__file__).parent) -> str | None:
+    """Sixteen hex digits that change with the code that merges, though its version be the same.
+
+    Comments, docstrings and layout do not count, so that a resumed study is not measured anew for a
+    sentence.
+
+    Args:
+        folder: Of the package.
+
+    Returns:
+        None where the package comes without its sources; its version alone tells it then.
+    """
+    digest = hashlib.sha256()
+    paths = sorted(path.relative_to(folder) for path in folder.rglob("*.py"))
+    merging = [path for path in paths if path.parts[0] not in _APART]
+    for path in merging:
+        tree = ast.parse((folder / path).read_bytes())
+        digest.update(f"{path.as_posix()}\n{ast.dump(_WithoutWords().visit(tree))}\n".encode())
+    return digest.hexdigest()[:16] if merging else None
+
+
+class _WithoutWords(ast.NodeTransformer):
+    """Takes away strings that stand as statements: docstrings."""
+
+    def visit_Expr(self, node: ast.Expr) -> ast.Expr | None:
+        """Keep anything that is computed."""
+        is_words = isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+        return None if is_words else node

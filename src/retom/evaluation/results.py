@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 UNMERGED = "un-merged"
 FLOOR = "un-merged, another seed"
+ONE_BY_ONE = "un-merged, one at a time"
 
 
 @dataclass(slots=True)

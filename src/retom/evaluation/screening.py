@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     import torch
+    from torch import Tensor
 
     from retom.evaluation.contenders import Contender
     from retom.evaluation.denoiser_call import DenoiserCall
@@ -81,11 +82,7 @@ def screen(
     if not todo:
         return
     calls = Calls(subject, samples)
-    content = {**subject.drawing(samples, None), "timesteps": subject.timesteps}
-    whole = subject.store.tensors(
-        key_of("outputs", content),
-        lambda: {"outputs": subject.outputs(samples, None, calls.alone)},
-    )["outputs"]
+    whole = unmerged_outputs(subject, samples, calls)
     for contender in todo:
         errors = relative_error(subject.outputs(samples, contender, calls.of(contender)), whole)
         subject.store.add_record(
@@ -94,6 +91,15 @@ def screen(
             {"errors": [[round(float(value), 7) for value in row] for row in errors]},
         )
         yield contender
+
+
+def unmerged_outputs(subject: Subject, samples: Sequence[Sample], calls: Calls) -> Tensor:
+    """What errors are relative to, (levels, B, ...), computed once and kept."""
+    content = {**subject.drawing(samples, None), "timesteps": subject.timesteps}
+    return subject.store.tensors(
+        key_of("outputs", content),
+        lambda: {"outputs": subject.outputs(samples, None, calls.alone)},
+    )["outputs"]
 
 
 def comparable(

@@ -54,6 +54,8 @@ class Settings:
         height: Of a picture, in pixels.
         width: Of a picture, in pixels.
         noise_levels: Timesteps of the screening, spread evenly over the schedule.
+        screened: How many of the prompts are screened, the first ones at the first seed; all for
+            None. Pictures are of all prompts.
         batch: Prompts drawn at once; even, because tomesd drops its random choice at an odd batch.
         best: How many contenders of each ratio and scope go on from the screening to pictures.
         rounds: Timed pairs of denoiser calls.
@@ -73,6 +75,7 @@ class Settings:
     height: int | None = None
     width: int | None = None
     noise_levels: int = NUM_LEVELS
+    screened: int | None = None
     batch: int = 8
     best: int = 4
     rounds: int = 9
@@ -101,13 +104,20 @@ class Settings:
                     f"ratios are above 0 and below 1; {ratio!r} was given. Un-merged is always "
                     "part of an evaluation."
                 )
-        least = {"steps": 1, "noise_levels": 1, "batch": 2, "best": 0, "rounds": 2}
+        least = {
+            "steps": 1, "noise_levels": 1, "screened": 2, "batch": 2, "best": 0, "rounds": 2,
+        }  # fmt: skip
         for name, low in least.items():
             value = getattr(self, name)
             if value is not None and (type(value) is not int or value < low):
                 raise ConfigError(
                     f"{name} is a whole number of at least {low}; {value!r} was given."
                 )
+        if self.screened is not None and self.screened > len(self.prompts):
+            raise ConfigError(
+                f"screened is how many of the prompts are screened, at most all "
+                f"{len(self.prompts)}; {self.screened} was given."
+            )
         if self.batch % 2:
             raise ConfigError(
                 f"batch is even, because tomesd drops its random choice at odd batch sizes; "
@@ -126,15 +136,21 @@ class Settings:
         Args:
             other: The same prompts at seeds that are not in ``seeds``: the noise floor.
         """
+        return [chunk for seed in self.seeds for chunk in self._batches(seed, None, other=other)]
+
+    def screening_chunks(self, *, other: bool = False) -> list[tuple[Sample, ...]]:
+        """Samples of the screening in batches: the first seed's alone.
+
+        Args:
+            other: As in :meth:`chunks`.
+        """
+        return self._batches(self.seeds[0], self.screened, other=other)
+
+    def _batches(self, seed: int, prompts: int | None, *, other: bool) -> list[tuple[Sample, ...]]:
         shift = max(self.seeds) + 1 if other else 0
-        found: list[tuple[Sample, ...]] = []
-        for seed in self.seeds:
-            samples = [
-                Sample(prompt, (seed + shift) * SEED_STRIDE + place, place)
-                for place, prompt in enumerate(self.prompts)
-            ]
-            found += [
-                tuple(samples[start : start + self.batch])
-                for start in range(0, len(samples), self.batch)
-            ]
-        return found
+        samples = [
+            Sample(prompt, (seed + shift) * SEED_STRIDE + place, place)
+            for place, prompt in enumerate(self.prompts[:prompts])
+        ]
+        starts = range(0, len(samples), self.batch)
+        return [tuple(samples[start : start + self.batch]) for start in starts]

@@ -14,6 +14,7 @@ from retom.drawing.generation import check_size
 from retom.drawing.loading import Model, as_model
 from retom.errors import ConfigError
 from retom.evaluation.contenders import Lineup
+from retom.evaluation.floors import FLOORS, screen_floors
 from retom.evaluation.pairs import features, paired
 from retom.evaluation.picks import pick
 from retom.evaluation.provenance import provenance
@@ -143,9 +144,8 @@ class _Study:
         self.left_out: dict[str, str] = {}
         self.other_tokens: set[str] = set()
         self.real: Reference | None = None
-        chunks = self.settings.chunks()
-        self.first_seed = chunks[: len(chunks) // len(self.settings.seeds)]
-        self.pair = chunks[0][:2]
+        self.screened = self.settings.screening_chunks()
+        self.pair = self.screened[0][:2]
 
     def read_real(self) -> Reference | None:
         """Features of the real pictures: first of all, because a wrong folder is found out so."""
@@ -169,7 +169,7 @@ class _Study:
         """Measure what is missing of every stage that is asked for."""
         stages = self.settings.stages
         if "screening" in stages:
-            total = len(self.first_seed) * len(self.contenders)
+            total = len(self.screened) * (len(self.contenders) + len(FLOORS))
             self._tell("screening", total, self._screen())
         if "timing" in stages:
             self._tell("timing", len(self.contenders), self._time())
@@ -184,7 +184,9 @@ class _Study:
             self.on_progress(stage, what, done, total)
 
     def _screen(self) -> Iterator[str]:
-        for samples in self.first_seed:
+        others = self.settings.screening_chunks(other=True)
+        for samples, again in zip(self.screened, others, strict=True):
+            yield from screen_floors(self.subject, samples, again)
             todo = [
                 contender
                 for contender in self.contenders
@@ -224,7 +226,7 @@ class _Study:
         """Mean error at each noise level of every contender that is screened as a whole."""
         found: dict[str, list[float]] = {}
         for contender in self.contenders:
-            keys = [screening_key(self.subject, s, contender) for s in self.first_seed]
+            keys = [screening_key(self.subject, s, contender) for s in self.screened]
             if all(self.store.has_record(key) for key in keys):
                 rows = [row for k in keys for row in self.store.record(k)["values"]["errors"]]
                 found[contender.name] = [

@@ -79,6 +79,7 @@ class Subject:
             **self.content,
             "samples": [[sample.prompt, sample.seed] for sample in samples],
             "merging": None if contender is None else contender.content(),
+            "code": None if contender is None else contender.code,
         }
 
     def pictures_key(self, samples: Sequence[Sample], contender: Contender | None) -> str:
@@ -97,9 +98,9 @@ class Subject:
 
     def latents(self, samples: Sequence[Sample]) -> Tensor:
         """Final latents of un-merged pictures, (B, ...)."""
-        first = self.settings.chunks()[0]
-        if len(samples) < len(first) and tuple(samples) == first[: len(samples)]:
-            return self.latents(first)[: len(samples)]  # rather than draw them once more
+        for chunk in self.settings.chunks():
+            if len(samples) < len(chunk) and tuple(samples) == chunk[: len(samples)]:
+                return self.latents(chunk)[: len(samples)]  # rather than draw them once more
 
         def make() -> dict[str, Tensor]:
             return {"latents": self._draw(samples, None)[0]}

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from retom.evaluation.against import Against, another_seed
+from retom.evaluation.floors import floor_key
 from retom.evaluation.measures import MEASURES, SPEED
 from retom.evaluation.pairs import features, paired
 from retom.evaluation.results import (
     FLOOR,
+    ONE_BY_ONE,
     UNMERGED,
     Results,
     Row,
@@ -107,7 +109,8 @@ class _Summing:
         self.instruments = instruments
         self.chunks = subject.settings.chunks()
         self.others = subject.settings.chunks(other=True)
-        self.first = self.chunks[: len(self.chunks) // len(subject.settings.seeds)]
+        self.first = subject.settings.screening_chunks()
+        self.again = subject.settings.screening_chunks(other=True)
         self.samples = [sample for chunk in self.chunks for sample in chunk]
         self.screened = [sample for chunk in self.first for sample in chunk]
         self.sample_values: list[SampleValue] = []
@@ -118,17 +121,9 @@ class _Summing:
 
     def denoiser(self, row: Row, contender: Contender) -> None:
         """Denoiser error and speed of a row."""
-        keys = [screening_key(self.subject, samples, contender) for samples in self.first]
-        if all(self.store.has_record(key) for key in keys):
-            errors: list[list[float]] = [e for k in keys for e in self._values(k)["errors"]]
-            row.by_level = [fmean(level) for level in zip(*errors, strict=True)]
-            self.errors[row.name] = [fmean(levels) for levels in errors]
-            row.values["error"] = over_prompts(
-                self.errors[row.name], self.screened, TITLES["error"]
-            )
-            for sample, levels in zip(self.screened, errors, strict=True):
-                for timestep, value in zip(self.subject.timesteps, levels, strict=True):
-                    self._keep(row.name, "error", sample, value, timestep)
+        self._errors(
+            row, [screening_key(self.subject, samples, contender) for samples in self.first]
+        )
         hardware = self.store.source["hardware"]
         content = timing_content(self.subject, self.chunks[0][:2], contender, hardware)
         key = key_of("timing", content)
@@ -137,6 +132,18 @@ class _Summing:
             row.values["speedup"] = ratio_estimate(
                 seconds["unmerged_s"], seconds["merged_s"], SPEED.title
             )
+
+    def _errors(self, row: Row, keys: Sequence[str]) -> None:
+        """Denoiser errors of a row, where all are measured."""
+        if not all(self.store.has_record(key) for key in keys):
+            return
+        errors: list[list[float]] = [e for k in keys for e in self._values(k)["errors"]]
+        row.by_level = [fmean(level) for level in zip(*errors, strict=True)]
+        self.errors[row.name] = [fmean(levels) for levels in errors]
+        row.values["error"] = over_prompts(self.errors[row.name], self.screened, TITLES["error"])
+        for sample, levels in zip(self.screened, errors, strict=True):
+            for timestep, value in zip(self.subject.timesteps, levels, strict=True):
+                self._keep(row.name, "error", sample, value, timestep)
 
     def pictures(self, row: Row, contender: Contender | None, *, other: bool = False) -> None:
         """Measures of the pictures of a row, where all are drawn."""
@@ -163,11 +170,14 @@ class _Summing:
                 self._keep(row.name, measure, sample, value, None)
 
     def references(self) -> list[Row]:
-        """The un-merged pictures themselves, and those of another seed."""
-        rows = [Row(UNMERGED, UNMERGED, UNMERGED), Row(FLOOR, FLOOR, UNMERGED)]
+        """The un-merged pictures themselves, those of another seed, and what rounding makes."""
+        rows = [Row(name, name, UNMERGED) for name in (UNMERGED, FLOOR, ONE_BY_ONE)]
         self.pictures(rows[0], None)
         self.pictures(rows[1], None, other=True)
-        return [row for row in rows if row.pictures]
+        pairs = list(zip(self.first, self.again, strict=True))
+        for row in rows[1:]:
+            self._errors(row, [floor_key(self.subject, row.name, *pair) for pair in pairs])
+        return [row for row in rows if row.pictures or row.values]
 
     def compare(self, rows: Sequence[Row], baseline: str | None) -> None:
         """Differences of rows to the baseline of their ratio and scope."""

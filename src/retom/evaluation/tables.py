@@ -38,10 +38,12 @@ def markdown(results: Results) -> str:
         title = f"ratio {group[0]:g}, scope {group[1]}"
         rows = sorted_by(results.of(group), ERROR)
         if rows:
-            parts.append(f"### Denoiser error, {title}\n\n{_screening(results, rows)}")
+            references = [r for r in results.rows if r.ratio is None and ERROR.key in r.values]
+            screened = _screening(results, [*rows, *references])
+            parts.append(f"### Denoiser error, {title}\n\n{screened}")
         rows = sorted_by(results.of(group), PSNR)
         if rows:
-            references = [row for row in results.rows if row.ratio is None]
+            references = [row for row in results.rows if row.ratio is None and row.pictures]
             parts.append(f"### Pictures, {title}\n\n{_pictures(results, [*rows, *references])}")
             judged = _against_unmerged(results, [*rows, *references])
             if judged:
@@ -73,6 +75,8 @@ def setting_lines(results: Results) -> list[str]:
         "width)",
         f"levels: {settings['levels']}, {content['dtype']} on {content['device']}",
     ]
+    if settings.get("screened"):
+        lines.append(f"screened: the first {settings['screened']} prompts, at the first seed")
     if results.extractor:
         lines.append(f"features: {results.extractor}")
     if results.reference:
@@ -99,11 +103,24 @@ def between(estimate: Estimate | None, digits: int, *, signed: bool = False) -> 
     """An estimate as text: ``1.32 [1.30, 1.35]``; nothing for None."""
     if estimate is None:
         return ""
-    sign = "+" if signed else ""
-    value, low, high = (
-        f"{number:{sign}.{digits}f}" for number in (estimate.value, estimate.low, estimate.high)
-    )
+    value, low, high = written(estimate, digits, signed=signed)
     return f"{value} [{low}, {high}]"
+
+
+def written(estimate: Estimate, digits: int, *, signed: bool = False) -> tuple[str, str, str]:
+    """Its value and its interval's ends as text; a floor that such digits cannot show as a power.
+
+    Example:
+        >>> from retom.metrics import Estimate
+        >>> written(Estimate("error", 0.0512, 0.05, 0.0524, 16), 4)
+        ('0.0512', '0.0500', '0.0524')
+        >>> written(Estimate("error", 2.1e-7, 2e-7, 2.4e-7, 16), 4)
+        ('2e-07', '2e-07', '2e-07')
+    """
+    tiny = not signed and 0 < estimate.value < 0.5 * 10**-digits
+    form = ".0e" if tiny else f"{'+' if signed else ''}.{digits}f"
+    value, low, high = (f"{n:{form}}" for n in (estimate.value, estimate.low, estimate.high))
+    return value, low, high
 
 
 def label(row: Row) -> str:
@@ -120,7 +137,8 @@ def _screening(results: Results, rows: Sequence[Row]) -> str:
         own = [label(row), str(row.values["error"].n), between(row.values["error"], ERROR.digits)]
         if compared:
             own.append(between(row.differences.get("error"), ERROR.digits, signed=True))
-        own += [f"{value:.4f}" for value in row.by_level]
+        least = 0.5 * 10**-ERROR.digits
+        own += [f"{e:.0e}" if 0 < e < least else f"{e:.{ERROR.digits}f}" for e in row.by_level]
         cells.append([*own, between(row.values.get("speedup"), SPEED.digits)])
     return table(header, cells)
 

@@ -20,6 +20,7 @@ from retom.metrics.denoiser_error import denoiser_outputs, noise_levels, noised,
 from retom.metrics.efficientnet import EfficientNetLite0
 from retom.metrics.estimate import Estimate, mean_estimate
 from retom.metrics.features import Extractor, Features, extract, feature_cosine
+from retom.metrics.fid import fid, fid_difference
 from retom.metrics.frechet import frechet, frechet_difference, gaussian_frechet
 from retom.metrics.kid import kid, kid_difference
 from retom.metrics.paired import psnr, ssim
@@ -39,6 +40,8 @@ __all__ = [
     "denoiser_outputs",
     "extract",
     "feature_cosine",
+    "fid",
+    "fid_difference",
     "frechet",
     "frechet_difference",
     "gaussian_frechet",

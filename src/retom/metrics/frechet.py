@@ -33,6 +33,8 @@ from retom.metrics.estimate import Estimate, percentiles, resampled_counts
 from retom.metrics.features import check_comparable
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from torch import Tensor
 
     from retom.metrics.features import Features
@@ -40,7 +42,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Gaussian:
-    """Mean (d,) and a factor A (k, d) of the covariance AᵀA, float64."""
+    """A normal distribution: mean (d,) and a factor A (k, d) of the covariance AᵀA, float64."""
 
     mean: Tensor
     factor: Tensor
@@ -74,15 +76,8 @@ def frechet(
         MetricError: The features are of different extractors, or there are too few pictures.
     """
     x, y = _rows(features, reference, n, principal)
-    counts = resampled_counts(n, resamples, seed=seed)
-    reference_counts = resampled_counts(n, resamples, seed=seed + 1)
-    value = _distance(_fit(x), _fit(y))
-    replicates = [
-        _distance(_fit(x, count), _fit(y, reference_count))
-        for count, reference_count in zip(counts, reference_counts, strict=True)
-    ]
     name = f"Fréchet distance ({_described(features, principal)})"
-    return _estimate(name, value, replicates, n)
+    return estimated(name, x, y, resamples, seed)
 
 
 def frechet_difference(
@@ -119,16 +114,8 @@ def frechet_difference(
         )
     x, y = _rows(features, reference, n, principal)
     z, _ = _rows(other, reference, n, principal)
-    target = _fit(y)
-    value = _distance(_fit(x), target) - _distance(_fit(z), target)
-    counts = resampled_counts(n, resamples, seed=seed)
-    reference_counts = resampled_counts(n, resamples, seed=seed + 1)
-    replicates: list[float] = []
-    for count, reference_count in zip(counts, reference_counts, strict=True):
-        target = _fit(y, reference_count)
-        replicates.append(_distance(_fit(x, count), target) - _distance(_fit(z, count), target))
     name = f"Fréchet distance difference ({_described(features, principal)})"
-    return _estimate(name, value, replicates, n)
+    return estimated_difference(name, x, z, y, resamples, seed)
 
 
 def gaussian_frechet(
@@ -188,6 +175,7 @@ def _fit(rows: Tensor, counts: Tensor | None = None) -> _Gaussian:
 
 
 def _distance(x: _Gaussian, y: _Gaussian) -> float:
+    """Fréchet distance of two normal distributions, by the singular values of their factors."""
     if x.mean.shape != y.mean.shape:
         raise MetricError(
             "Distributions of one dimension are compared; "
@@ -239,7 +227,38 @@ def _described(features: Features, principal: int | None) -> str:
     return f"{features.extractor}, {principal} principal axes of the reference"
 
 
-def _estimate(name: str, value: float, replicates: list[float], n: int) -> Estimate:
+def estimated(name: str, x: Tensor, y: Tensor, resamples: int, seed: int) -> Estimate:
+    """Fréchet distance of rows x (n, d) to rows y (m, d), float64, with its interval."""
+    replicates = [
+        _distance(_fit(x, count), _fit(y, reference_count))
+        for count, reference_count in _counts(x, y, resamples, seed)
+    ]
+    return _shifted(name, _distance(_fit(x), _fit(y)), replicates, (len(x), len(y)))
+
+
+def estimated_difference(
+    name: str, x: Tensor, z: Tensor, y: Tensor, resamples: int, seed: int
+) -> Estimate:
+    """Distance of rows x to y minus that of z to y; x and z are paired, and resampled together."""
+
+    def difference(counts: Tensor | None, reference_counts: Tensor | None) -> float:
+        target = _fit(y, reference_counts)
+        return _distance(_fit(x, counts), target) - _distance(_fit(z, counts), target)
+
+    replicates = [difference(*counts) for counts in _counts(x, y, resamples, seed)]
+    return _shifted(name, difference(None, None), replicates, (len(x), len(y)))
+
+
+def _counts(x: Tensor, y: Tensor, resamples: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """How often each row of both is in each resample."""
+    own = resampled_counts(len(x), resamples, seed=seed)
+    return zip(own, resampled_counts(len(y), resamples, seed=seed + 1), strict=True)
+
+
+def _shifted(
+    name: str, value: float, replicates: list[float], numbers: tuple[int, int]
+) -> Estimate:
+    """An estimate, its replicates shifted so that their mean is its value."""
     spread = torch.tensor(replicates, dtype=torch.float64)
     low, high = percentiles(spread - spread.mean() + value)
-    return Estimate(name, value, low, high, n, n)
+    return Estimate(name, value, low, high, *numbers)

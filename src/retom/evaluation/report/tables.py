@@ -16,6 +16,7 @@ from retom.evaluation.tables import (
     label,
     sorted_by,
     used_measures,
+    written,
 )
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def group_table(results: Results, group: tuple[float, str], numbers: dict[str, i
             f'<tr><th scope="row"><i style="--c:{colours[row.family]}">{numbers[row.name]}</i>'
             f"<span>{words(label(row))}{base}<small>{_count(row)}</small></span></th>{cells}</tr>"
         )
-    foot = _references(results, columns) if any(row.pictures for row in rows) else []
+    foot = _references(results, columns)
     main = _table(f'<th scope="col">method</th>{head}', body, foot)
     return main + equivalence_table(results, rows, numbers)
 
@@ -94,9 +95,9 @@ def equivalence_table(results: Results, rows: Sequence[Row], numbers: dict[str, 
 
 
 def references_table(results: Results) -> str:
-    """Un-merged pictures, another seed's, and two halves of the real ones."""
+    """Un-merged pictures, another seed's, what rounding makes, and two halves of the real ones."""
     rows = [row for row in results.rows if row.ratio is None]
-    measures = _present(PICTURE_MEASURES, rows)
+    measures = _present((ERROR, *PICTURE_MEASURES), rows)
     body = _references(results, [(measure, False) for measure in measures])
     if not body:
         return ""
@@ -110,7 +111,9 @@ def references_table(results: Results) -> str:
 
 def _references(results: Results, columns: Sequence[tuple[Measure, bool]]) -> list[str]:
     """Rows of what no merging scores, with nothing in columns of differences."""
+    shown = {measure.key for measure, _ in columns}
     rows = [row for row in results.rows if row.ratio is None]
+    rows = [row for row in rows if row.pictures or shown & row.values.keys()]
     body = [
         f'<tr><th scope="row"><span>{escape(row.name)}<small>{_count(row)}</small></span></th>'
         f"{''.join('<td></td>' if d else _cell(row, m, {}, other=False) for m, d in columns)}</tr>"
@@ -188,10 +191,7 @@ def _cell(row: Row, measure: Measure, best: dict[str, str], *, other: bool) -> s
 def _number(found: Estimate | None, measure: Measure, *, signed: bool = False) -> str:
     if found is None:
         return ""
-    sign = "+" if signed else ""
-    value, low, high = (
-        f"{number:{sign}.{measure.digits}f}" for number in (found.value, found.low, found.high)
-    )
+    value, low, high = written(found, measure.digits, signed=signed)
     return f"{value}<small>{low} … {high}</small>".replace("-", "−")
 
 
