@@ -14,9 +14,9 @@ import retom
 pytestmark = pytest.mark.usefixtures("fresh_compiler")
 
 
-def small_unet(*, levels: int = 1):
+def small_unet(*, levels: int = 1, **options):
     """Attention in every stage, no middle: quick to trace."""
-    return tiny.unet(attention=(True,) * levels, mid_block_type=None)
+    return tiny.unet(attention=(True,) * levels, mid_block_type=None, **options)
 
 
 def compiled(model, backend="eager", **options):
@@ -35,6 +35,22 @@ def test_merging_is_one_graph_with_the_eager_result():
     assert torch.equal(tiny.call(fast, arguments), merged)
     assert torch.equal(tiny.call(fast, arguments), merged)
     assert graphs.frame_count == 1
+
+
+def test_slopes_of_wide_tokens_are_one_graph_with_the_eager_result_and_gradients():
+    model = small_unet(block_out_channels=(48,))  # more than 32: along a few directions
+    arguments = tiny.inputs(size=(11, 8))
+    retom.apply(model)
+    results = []
+    fast, graphs = compiled(model, "aot_eager")
+    for run in (model, fast):
+        sample = arguments["sample"].clone().requires_grad_()
+        output = run(**{**arguments, "sample": sample}).sample
+        output.square().sum().backward()
+        results.append((output.detach(), sample.grad))
+    assert graphs.frame_count == 1
+    torch.testing.assert_close(*(output for output, _ in results), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(*(gradient for _, gradient in results), rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.slow

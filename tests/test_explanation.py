@@ -157,12 +157,12 @@ def test_a_model_stays_as_it_is_and_its_own_merging_is_explained():
 
 
 def test_traffic_of_a_gather_by_hand():
-    """Rows read and written in two bytes a number, and their indices in eight."""
+    """Rows that are picked, read and written in two bytes a number, and their indices in eight."""
     tokens, kept, channels = 64, 32, 16
     grid = retom.Grid(8, 8)
     watched = Watched(retom.ReToM(ratio=0.5, merge="representative", unmerge="copy"))
     watched.plan(torch.empty(1, tokens, channels, device="meta"), grid)
-    merge = 2 * channels * (tokens + kept) + 8 * kept
+    merge = 2 * channels * (kept + kept) + 8 * kept
     unmerge = 2 * channels * (kept + tokens) + 8 * tokens
     assert watched.moved(grid, "kv") == merge
     assert watched.moved(grid, "attention") == merge + unmerge

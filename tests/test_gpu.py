@@ -82,6 +82,9 @@ def test_plans_are_those_of_the_cpu(method):
     torch.testing.assert_close(merged, expected, rtol=1e-5, atol=1e-5)
     spread = there.unmerge(merged.to(DEVICE)).cpu()
     torch.testing.assert_close(spread, here.unmerge(expected), rtol=1e-5, atol=1e-5)
+    answers = torch.tanh(expected)  # slopes too, where the method has them
+    spread = there.unmerge(answers.to(DEVICE), x.to(DEVICE), merged.to(DEVICE)).cpu()
+    torch.testing.assert_close(spread, here.unmerge(answers, x, expected), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -117,14 +120,15 @@ def no_waiting():
 
 
 @needs_cuda
+@pytest.mark.parametrize("channels", [16, 48])  # slopes of more than 32 are along a few directions
 @pytest.mark.parametrize("method", PLANS, ids=repr)
-def test_planning_does_not_wait_for_the_device(method):
-    x = torch.randn(2, GRID.num_tokens, 16, device=DEVICE)
+def test_planning_does_not_wait_for_the_device(method, channels):
+    x = torch.randn(2, GRID.num_tokens, channels, device=DEVICE)
     hints = Hints(importance=torch.rand(2, GRID.num_tokens, device=DEVICE))
     method.plan(x, GRID, hints)  # tables are made once
     with no_waiting():
         plan = method.plan(x, GRID, hints)
-        plan.unmerge(plan.merge(x))
+        plan.unmerge(plan.merge(x), x)
 
 
 @needs_cuda

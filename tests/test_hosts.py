@@ -115,6 +115,32 @@ def test_a_merged_block_runs_fewer_tokens_and_keeps_detail(text, references):
     assert len(torch.unique((image * 1e4).round(), dim=0)) <= 15 + 1
 
 
+@pytest.mark.parametrize(("text", "references"), [(3, 4), (0, 0)])
+def test_slopes_give_a_block_s_tokens_their_own_part(text, references):
+    given = arguments_of(text, references)
+    plain = block({**given, "x": given["x"].clone()})
+    image = slice(text, text + GRID.num_tokens)
+    x = given["x"][:, image].clone()
+    runs = {
+        name: HostCall(Config(method=ReToM(unmerge=name))).run_block(
+            SPEC, given, block, GRID, references=references
+        )
+        for name in ("copy", "linear")
+    }
+    plan = HostCall(Config(method=ReToM(unmerge="linear"))).plan(x, GRID)
+    merged = plan.merge(x)
+    table = plan.pick(given["table"][:, image], dim=1)
+    whole = given["x"].clone()
+    kept = torch.cat([whole[:, :text], merged, whole[:, image.stop :]], dim=1)
+    steps = given["table"]
+    steps = torch.cat([steps[:, :text], table, steps[:, image.stop :]], dim=1)
+    changed = block({"x": kept.clone(), "table": steps})[:, text : text + plan.num_kept]
+    by_hand = x + plan.unmerge(changed - merged, x, merged)
+    torch.testing.assert_close(runs["linear"][:, image], by_hand)
+    error = {name: (run - plain)[:, image].norm() for name, run in runs.items()}
+    assert error["linear"] < error["copy"]
+
+
 def test_what_a_single_call_does_not_tell_is_refused():
     with pytest.raises(retom.ConfigError, match="one call at a time"):
         HostCall(Config(refresh=4))

@@ -14,7 +14,7 @@ from retom.benchmarking.memory import peak_bytes
 from retom.methods import ToMe
 
 CPU = torch.device("cpu")
-WIDE = {"attention": (True, True), "block_out_channels": (32, 64), "attention_head_dim": 8}
+WIDE = {"attention": (True, True), "block_out_channels": (48, 64), "attention_head_dim": 8}
 
 
 def peak(model, arguments):

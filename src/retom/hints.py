@@ -21,12 +21,15 @@ class Hints:
             picture, float32 (B, N) on the device of the tokens, the same for both halves; None
             where that is not known.
         apart: Whether keys and values may merge otherwise than queries.
+        unmerges: Whether anything is un-merged by the plan: keys and values alone are not, and need
+            nothing of what un-merging takes.
     """
 
     protected: Tensor | None = None
     turn: int = 0
     importance: Tensor | None = None
     apart: bool = False
+    unmerges: bool = True
 
 
 NO_HINTS = Hints()

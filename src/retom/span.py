@@ -119,7 +119,7 @@ def merge_call(
 def unmerge_output(
     spec: BlockSpec, output: object, span: Span, merged: Tensor, plan: TokenPlan
 ) -> Any:  # noqa: ANN401 - as the block gives it
-    """The block's output with N image tokens: to each is added what its kept token was given."""
+    """The block's output with N image tokens: to all is added, un-merged, what it changed."""
     items = cast("tuple[Any, ...]", output)
     alone = spec.output is None or isinstance(output, Tensor)
     tokens = cast("Tensor", output if alone else items[cast("int", spec.output)])

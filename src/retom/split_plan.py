@@ -1,8 +1,9 @@
 """Two plans for one layer: queries merge by one of them, keys and values by the other.
 
-A query that merges loses its own answer: all its members get the same output. A key that merges
-loses next to nothing as long as it weighs as much as its members did, because attention averages
-over keys anyway. So for the same number of tokens in all, keys and values should give up more.
+A query that merges loses its own answer: its members share one output, which un-merging can mend
+to first order at most. A key that merges loses next to nothing as long as it weighs as much as its
+members did, because attention averages over keys anyway. So for the same number of tokens in all,
+keys and values should give up more.
 """
 
 from __future__ import annotations

@@ -269,4 +269,10 @@ class MergeState:
         importance = self.guidance.importance(grid, len(tokens))
         if importance is not None and self.shares_plan:
             importance = importance.mean(dim=0, keepdim=True)
-        return Hints(protected=protected, turn=self.turn, importance=importance, apart=apart)
+        return Hints(
+            protected=protected,
+            turn=self.turn,
+            importance=importance,
+            apart=apart,
+            unmerges=self.config.scope != "kv",
+        )

@@ -7,7 +7,7 @@ fuses some.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import torch
@@ -109,6 +109,7 @@ class Watched:
         """Tokens and hints as a layer in the scope brings them: apart in ``attention``, if ever."""
         asked = self.asked[grid]
         shape, hints = asked.get(scope == "attention") or next(iter(asked.values()))
+        hints = replace(hints, unmerges=scope != "kv")
         return torch.empty(shape, dtype=DTYPE, device="meta"), hints
 
 
@@ -119,7 +120,10 @@ def _copying(method: Method) -> Method:
 
 
 class _Bytes(TorchDispatchMode):
-    """Adds up the tensors that every operation reads and writes; views move nothing."""
+    """Adds up the tensors that every operation reads and writes; views move nothing.
+
+    Of a table that rows are picked from no more is read than is picked.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -136,7 +140,12 @@ class _Bytes(TorchDispatchMode):
         out = func(*args, **(kwargs or {}))
         if not getattr(func, "is_view", False):
             self.total += _bytes((args, kwargs or {}, out))
+            if func in _PICKS:
+                self.total -= max(0, _bytes(args[0]) - _bytes(out))
         return out
+
+
+_PICKS = (torch.ops.aten.index_select.default, torch.ops.aten.gather.default)
 
 
 def _bytes(value: object) -> int:

@@ -69,7 +69,7 @@ class MergeBlock:
 
 @dataclass(slots=True, eq=False)
 class UnmergeBlock:
-    """After a transformer block: add to every token what the block added to the one it joined."""
+    """After a transformer block: un-merge what the block added, and add it to every token."""
 
     state: MergeState
     spec: BlockSpec

@@ -164,8 +164,9 @@ class LocalMethod(ABC):
                 Similarities are computed in float32; ``x`` is not modified and no gradient flows
                 through choices.
             grid: Height and width of the tokens.
-            hints: Tokens that must not go, and the turn. Whether enough may go is not checked here,
-                where it would make the host wait, but by :meth:`check_protected`.
+            hints: Tokens that must not go, the turn, and what the plan is for. Whether enough may
+                go is not checked here, where it would make the host wait, but by
+                :meth:`check_protected`.
 
         Returns:
             A plan with exactly N - ``num_removed(grid)`` kept tokens for every item of the batch,
@@ -205,10 +206,11 @@ class LocalMethod(ABC):
             joined = most_similar_kept(x, removed, joined, grid, hints.protected)
         groups = Plan.build(removed, joined, self.merge)
         plan: TokenPlan = groups
-        if self.unmerge == "similarity":
+        unmerge = self.unmerge if hints.unmerges else "copy"
+        if unmerge == "similarity":
             plan = SoftPlan.build(groups, x, grid)
-        elif self.unmerge != "copy":
-            plan = LinearPlan.build(groups, grid, needs_tokens=self.unmerge == "linear")
+        elif unmerge != "copy":
+            plan = LinearPlan.build(groups, grid, needs_tokens=unmerge == "linear")
         if queries == keys:
             return plan
         return SplitPlan.build(plan, Plan.build(of_keys, target, self.merge))
