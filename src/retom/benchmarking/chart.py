@@ -63,7 +63,7 @@ def speed_chart(bench: Bench) -> str:
         f'<text class="axis middle" x="{middle}" y="{bottom + 34}">{escape(axis.title)} '
         f"(hollow: {ORACLE}, merging that costs nothing)</text>"
     )
-    return _file(
+    return as_file(
         f'<svg viewBox="0 0 {WIDTH} {bottom + 44}" role="img" '
         f'aria-label="{escape(bench.model)}">{"".join(parts)}</svg>'
     )
@@ -90,7 +90,7 @@ def scaling_chart(scaling: Scaling) -> str:
             f'<text x="{Frame.LEFT + 24}" y="{Frame.TOP + 16 + 18 * place}">'
             f"{escape(line.method)}{slope}</text>"
         )
-    return _file(frame.svg(parts, "plan + merge + un-merge against tokens"))
+    return as_file(frame.svg(parts, "plan + merge + un-merge against tokens"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +137,7 @@ def _across(axis: Axis, value: float) -> float:
     return LABELS + (value - axis.low) / (axis.high - axis.low) * (WIDTH - LABELS - 20)
 
 
-def _file(svg: str) -> str:
+def as_file(svg: str) -> str:
     """A chart of a page as a file of its own."""
     head, rest = svg.split(">", 1)
     paper = '<rect width="100%" height="100%" fill="#fff"/>'
