@@ -1,4 +1,4 @@
-"""The picture of ``equal_speed``: how close methods stay to the un-merged picture, and how fast."""
+"""The picture of ``equal_speed``: how close methods stay to the un-merged picture, and how fast.
 
 ``python benchmarks/draw_speed.py benchmarks/results/equal_speed.json docs/images/equal_speed.svg``
 """
