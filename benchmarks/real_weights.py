@@ -45,6 +45,7 @@ from retom.evaluation.store import Store, key_of
 from retom.evaluation.subject import Subject
 from retom.evaluation.tables import between
 from retom.evaluation.timing import ratio_estimate
+from retom.evaluation.tomesd import tomesd_installed
 from retom.metrics import Estimate, Extractor, Features, fid, fid_difference
 from retom.metrics.adapters import InceptionFeatures, clip_score
 from retom.models import find_denoiser, layout_of
@@ -307,7 +308,8 @@ def block(results: dict[str, Any], source: dict[str, Any]) -> str:
             "",
             "Brackets: 95 % bootstrap intervals, of FID over pictures, else over prompts or timed "
             "rounds; differences are paired. FID is biased at this n: compare rows of this table "
-            f"alone. {FLOOR.capitalize()}: what drawing the prompts once more changes.",
+            "alone; with about as many pictures as features its intervals are wider than 95 %. "
+            f"{FLOOR.capitalize()}: what drawing the prompts once more changes.",
             f"`{source['command']}`; commit {str(source['commit'])[:12]}, {source['time_utc']}; "
             f"{hardware['device']}, {hardware['cpu']}; {versions}.",
         ]
@@ -329,8 +331,9 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
     made.add_argument("--real", type=Path, metavar="DIR", help="real pictures")
     made.add_argument("--limit", type=int, help="this many pictures at most")
     made.add_argument(
-        "--methods", nargs="+", metavar="SPEC", help="by default retom, and tomesd in a UNet"
-    )
+        "--methods", nargs="+", metavar="SPEC",
+        help="by default retom, and in a UNet tomesd where it is installed",
+    )  # fmt: skip
     made.add_argument("--ratios", type=float, nargs="+", default=[0.5])
     made.add_argument("--levels", type=int, default=1, help="how many of the largest grids merge")
     made.add_argument("--batch", type=int, default=8, help="even")
@@ -383,7 +386,8 @@ def lineup(
 ) -> Iterator[Contender | None]:
     """Un-merged first, then every method at every ratio, in the first of a model's scopes."""
     if methods is None:  # tomesd knows the layers of UNets alone
-        methods = ["retom", "tomesd"] if scopes[0] == "attention" else ["retom"]
+        knows = scopes[0] == "attention" and tomesd_installed()
+        methods = ["retom", "tomesd"] if knows else ["retom"]
     yield None
     yield from contenders(methods, settings, auto=scopes[0])
 
@@ -418,6 +422,7 @@ def run(options: argparse.Namespace, prompts: list[str], argv: Sequence[str]) ->
         noise_levels=1,
     )
     source = provenance(["python", "benchmarks/real_weights.py", *argv], model.device)
+    every = list(lineup(options.methods, settings, layout_of(find_denoiser(model.pipe)).scopes))
     if options.rehearse:
         networks = Networks(*rehearsal.networks(), "random networks of a rehearsal")
     else:
@@ -425,7 +430,6 @@ def run(options: argparse.Namespace, prompts: list[str], argv: Sequence[str]) ->
     with Store(options.work, source) as store:
         subject = Subject(model, settings, store)
         measuring = Run(subject, options, prompts, networks)
-        every = list(lineup(options.methods, settings, layout_of(find_denoiser(model.pipe)).scopes))
         rows = measuring.rows(every)
         measuring.draw(rows)
         baselines = [baseline_of(row, rows) for row in rows]

@@ -42,7 +42,7 @@ def data(folder: Path, protocol: str) -> tuple[Path, Path]:
     folder.mkdir(parents=True, exist_ok=True)
     captions = [{"image_id": i, "caption": f"picture {i}"} for i in range(4)]
     texts = folder / ("classes.txt" if protocol == "imagenet" else "captions.json")
-    written = "a lemon\ncherries\n" if protocol == "imagenet" else json.dumps(
+    written = "lemon\ncherry\n" if protocol == "imagenet" else json.dumps(
         {"annotations": captions}
     )  # fmt: skip
     texts.write_text(written, encoding="utf-8")

@@ -150,8 +150,13 @@ def test_real_weights_rehearses_and_continues(protocol, tmp_path, capsys):
         assert 0 <= row["CLIP score"]["value"] <= 100
         assert ("PSNR" in row) == ("FID minus un-merged" in row) == (name != "un-merged")
         assert ("FID minus baseline" in row) == (name == retom_row)
-    minus = rows[retom_row]["FID"]["value"] - rows[tomesd_row]["FID"]["value"]
-    assert rows[retom_row]["FID minus baseline"]["value"] == pytest.approx(minus, rel=1e-6)
+    for measure in ("FID", "CLIP score"):
+        minus = rows[retom_row][measure]["value"] - rows[tomesd_row][measure]["value"]
+        found = rows[retom_row][f"{measure} minus baseline"]["value"]
+        assert found == pytest.approx(minus, rel=1e-5, abs=1e-5)
+    # Intervals are over prompts, of which imagenet draws each twice; another seed is another one.
+    assert rows["un-merged"]["CLIP score"]["n"] == {"imagenet": 2, "coco": 4}[protocol]
+    assert rows["un-merged, another seed"]["PSNR"]["value"] < rows[retom_row]["PSNR"]["value"]
     printed = capsys.readouterr().out
     assert "A rehearsal: random networks, numbers mean nothing." in printed
     assert f"| {tomesd_row} |" in printed
@@ -180,6 +185,22 @@ def test_real_weights_rehearses_on_the_other_models(preset, tmp_path):
               "flux": ["retom · 0.5 · block"]}[preset]  # fmt: skip
     assert list(data["rows"])[2:] == merged
     assert all(0 < data["rows"][name]["PSNR"]["value"] < 100 for name in merged)
+
+
+def test_real_weights_refuses_a_method_before_it_reads_any_picture(tmp_path):
+    from tiny import sd_pipeline
+
+    sd_pipeline().save_pretrained(tmp_path / "tiny")
+    with pytest.raises(SystemExit, match="retomm"):
+        rehearse(tmp_path, "--methods", "retomm")
+    assert not list((tmp_path / "work").rglob("*.safetensors"))
+
+
+def test_real_weights_rehearses_without_tomesd(monkeypatch):
+    monkeypatch.setattr(real_weights, "tomesd_installed", lambda: False)
+    settings = Settings(prompts=("a", "b"), ratios=(0.5,))
+    _, *merged = real_weights.lineup(None, settings, ("attention",))
+    assert [c.method for c in merged] == ["retom"]
 
 
 def test_real_weights_asks_for_what_it_needs(capsys):

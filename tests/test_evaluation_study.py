@@ -19,7 +19,7 @@ from retom.drawing.loading import as_model
 from retom.errors import ConfigError
 from retom.evaluation.contenders import Lineup
 from retom.evaluation.fingerprint import fingerprint, merging_code
-from retom.evaluation.floors import FLOORS
+from retom.evaluation.floors import FLOORS, one_by_one
 from retom.evaluation.results import FLOOR, ONE_BY_ONE, UNMERGED
 from retom.evaluation.settings import Settings
 from retom.evaluation.store import Store
@@ -105,6 +105,23 @@ def test_errors_lie_between_rounding_and_another_seed(whole):
     assert all(row.values["error"].value < seed.value for row in results.merged)
     assert all(row.values["error"].value > 100 * rounding.value for row in results.merged)
     assert "| un-merged, one at a time | 2 |" in markdown(results)
+
+
+def test_one_at_a_time_is_a_batch_of_one(tmp_path):
+    pipe = sd_pipeline()
+    settings = Settings(**SMALL)
+    with Store(tmp_path) as store:
+        subject = Subject(as_model(pipe), settings, store)
+        (samples,) = settings.screening_chunks()
+        subject.latents(samples)
+        batches = []
+        hook = pipe.unet.register_forward_pre_hook(lambda _, args: batches.append(len(args[0])))
+        found = one_by_one(subject, samples)
+        hook.remove()
+        call = subject.call_of(samples)
+        together = subject.outputs(samples, None, call)
+    assert set(batches) == {1}
+    torch.testing.assert_close(found, together, rtol=1e-4, atol=1e-5)
 
 
 def test_another_seeds_error_is_that_of_its_own_latents_and_noise(whole):

@@ -173,6 +173,8 @@ def test_traffic_of_a_gather_by_hand():
     by_slopes = Watched(retom.ReToM(ratio=0.5, merge="representative"))
     by_slopes.plan(torch.empty(1, tokens, channels, device="meta"), grid)
     assert by_slopes.moved(grid, "kv") == merge
+    assert by_slopes.planning(grid, "kv") == watched.planning(grid, "kv")
+    assert by_slopes.planning(grid, "attention") > watched.planning(grid, "attention")
     # At least the tokens themselves, what they joined, and both outputs once more.
     assert by_slopes.moved(grid, "attention") > merge + unmerge + 4 * 2 * channels * tokens
 

@@ -7,6 +7,8 @@ import torch
 import retom
 from retom import Along, BlockSpec, Config, Grid, ReToM
 from retom.hosts import CHOICES, HostCall, size_bias
+from retom.linear_plan import LinearPlan
+from retom.plan import Plan
 from retom.testing.permutation import Permutation
 
 GRID = Grid(6, 5)
@@ -59,6 +61,20 @@ def test_layers_plan_alone_or_for_their_level():
     assert alone.plan(x, GRID) is not alone.plan(x, GRID)
     assert shared.plan(y, GRID) is shared.plan(x, GRID)
     assert shared.plan(x[:1], GRID) is not shared.plan(x, GRID)
+
+
+def test_keys_and_values_alone_need_nothing_of_un_merging():
+    plans = {scope: HostCall(Config(scope=scope)).plan(tokens(), GRID) for scope in ("kv", "block")}
+    assert type(plans["kv"]) is Plan
+    assert type(plans["block"]) is LinearPlan
+    model, seen = tiny.unet(), []
+    with retom.applied(model, scope="kv") as handle:
+        level = handle._state.levels[0]
+        attention = next(m for name, m in model.named_modules() if name.endswith("attn1"))
+        attention.register_forward_pre_hook(lambda *_: seen.extend(level.plans))
+        tiny.call(model, tiny.inputs())
+    assert seen
+    assert {type(plan) for plan in seen} == {Plan}
 
 
 def test_levels_and_ratio_zero_merge_nothing():

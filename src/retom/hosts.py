@@ -112,7 +112,8 @@ class HostCall:
         key = (level, grid, len(tokens), apart)
         plan = self._shared.get(key)
         if plan is None:
-            plan = method.plan(tokens, grid, Hints(apart=apart))
+            hints = Hints(apart=apart, unmerges=self.config.scope != "kv")
+            plan = method.plan(tokens, grid, hints)
             if self.config.share == "level":
                 self._shared[key] = plan
         return plan

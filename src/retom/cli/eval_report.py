@@ -52,8 +52,7 @@ def print_results(results: Results, files: list[Path]) -> None:
         drawn = sorted_by(rows, PSNR)
         rest = [row for row in sorted_by(rows, ERROR) if row not in drawn]
         console.print(Text(f"\nratio {group[0]:g}, scope {group[1]}", style="bold"))
-        references = [row for row in results.rows if row.ratio is None]
-        console.print(_table([*drawn, *rest, *references]))
+        console.print(_table([*drawn, *rest, *(r for r in results.rows if r.ratio is None)]))
     for name, reason in results.left_out.items():
         console.print(Text(f"left out: {name}: {reason}", style="dim"))
     console.print(Text("\nWritten: " + ", ".join(map(str, files))))
@@ -63,7 +62,9 @@ def _table(rows: list[Row]) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="dim")
     table.add_column("method")
     shown = (SPEED, ERROR, PSNR, SSIM, KID, ALIGNMENT)
-    measures = [m for m in shown if any(m.key in r.values for r in rows)]
+    own = [row for row in rows if row.ratio is not None]
+    measures = [m for m in shown if any(m.key in row.values for row in own)]
+    rows = own + [r for r in rows if r.ratio is None and any(m.key in r.values for m in measures)]
     for measure in measures:
         table.add_column(measure.title, justify="right")
     for row in rows:

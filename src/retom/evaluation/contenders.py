@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from retom.config import Config
 from retom.errors import ConfigError
-from retom.evaluation.fingerprint import merging_code
+from retom.evaluation.fingerprint import merging_code, tomesd_code
 from retom.evaluation.specs import describe, expand
 from retom.evaluation.tomesd import TOMESD, Tomesd, tomesd_installed
 from retom.handle import applied
@@ -75,8 +75,8 @@ class Contender:
 
     @property
     def code(self) -> str | None:
-        """What stands for the code that merges; None for another package's, see its version."""
-        return merging_code() if isinstance(self.merging, Config) else None
+        """What stands for the code that merges: retom's, or what sets tomesd up."""
+        return merging_code() if isinstance(self.merging, Config) else tomesd_code()
 
     @contextmanager
     def applied(self, pipe: object) -> Generator[None]:

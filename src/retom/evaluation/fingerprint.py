@@ -15,16 +15,19 @@ from torch import nn
 import retom
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Tensor
 
 _PART = 2**24
 _APART = frozenset(
     {
-        "benchmarking", "cli", "drawing", "evaluation", "explanation", "metrics", "studio",
-        "testing", "tuning", "viz",
+        "__main__.py", "benchmarking", "cli", "compat", "diagnosis", "drawing", "evaluation",
+        "explanation", "flops.py", "metrics", "presets.py", "studio", "summary.py", "testing",
+        "tuning", "viz",
     }
 )  # fmt: skip
-"""Folders of the package that do not merge: they draw, measure, and show."""
+"""Parts of the package that do not merge: they draw, measure, and show."""
 
 
 def fingerprint(pipe: Any) -> str:  # noqa: ANN401 - a pipeline of any class
@@ -75,13 +78,23 @@ def merging_code(folder: Path = Path(retom.__file__).parent) -> str | None:
     Returns:
         None where the package comes without its sources; its version alone tells it then.
     """
-    digest = hashlib.sha256()
     paths = sorted(path.relative_to(folder) for path in folder.rglob("*.py"))
-    merging = [path for path in paths if path.parts[0] not in _APART]
-    for path in merging:
+    return _code(folder, [path for path in paths if path.parts[0] not in _APART])
+
+
+@cache
+def tomesd_code() -> str | None:
+    """The same of what sets the package tomesd up; its own version stands in its settings."""
+    folder = Path(__file__).parent
+    return _code(folder, [p.relative_to(folder) for p in folder.glob("tomesd.py")])
+
+
+def _code(folder: Path, paths: Sequence[Path]) -> str | None:
+    digest = hashlib.sha256()
+    for path in paths:
         tree = ast.parse((folder / path).read_bytes())
         digest.update(f"{path.as_posix()}\n{ast.dump(_WithoutWords().visit(tree))}\n".encode())
-    return digest.hexdigest()[:16] if merging else None
+    return digest.hexdigest()[:16] if paths else None
 
 
 class _WithoutWords(ast.NodeTransformer):

@@ -1,8 +1,9 @@
 """What the screening finds where nothing merges: errors of rounding, and of another seed.
 
 An error says something only beside these. Below the first it is rounding: the same network on the
-same inputs, each sample in a batch of its own. At the second the output has nothing left of the
-picture: the same prompts with the latents and the noise of another seed.
+same inputs, each sample in a batch of its own. The second is no floor but the other end: the same
+prompts with the latents and the noise of another seed, another picture, that is. Outputs of one
+size that have nothing in common would have 1.41.
 """
 
 from __future__ import annotations

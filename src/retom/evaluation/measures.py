@@ -33,7 +33,7 @@ ERROR = Measure(
     "error", "denoiser error", 4, higher_is_better=False,
     meaning="Relative L2 error of the denoiser's output against un-merged on identical noisy "
     "latents, without guidance: mean over noise levels. Un-merged has 0, or what rounding makes "
-    "where samples come one at a time; with another seed's latents and noise nothing is left.",
+    "where samples come one at a time; another seed's latents and noise give another picture's.",
 )  # fmt: skip
 PSNR = Measure(
     "psnr", "PSNR (dB)", 2, higher_is_better=True,

@@ -75,11 +75,12 @@ class Subject:
 
     def drawing(self, samples: Sequence[Sample], contender: Contender | None) -> dict[str, Any]:
         """What some pictures depend on."""
+        merging = {} if contender is None else {"code": contender.code}
         return {
             **self.content,
             "samples": [[sample.prompt, sample.seed] for sample in samples],
             "merging": None if contender is None else contender.content(),
-            "code": None if contender is None else contender.code,
+            **merging,
         }
 
     def pictures_key(self, samples: Sequence[Sample], contender: Contender | None) -> str:
@@ -98,7 +99,7 @@ class Subject:
 
     def latents(self, samples: Sequence[Sample]) -> Tensor:
         """Final latents of un-merged pictures, (B, ...)."""
-        for chunk in self.settings.chunks():
+        for chunk in (*self.settings.chunks(), *self.settings.chunks(other=True)):
             if len(samples) < len(chunk) and tuple(samples) == chunk[: len(samples)]:
                 return self.latents(chunk)[: len(samples)]  # rather than draw them once more
 

@@ -125,7 +125,7 @@ class _Summing:
             row, [screening_key(self.subject, samples, contender) for samples in self.first]
         )
         hardware = self.store.source["hardware"]
-        content = timing_content(self.subject, self.chunks[0][:2], contender, hardware)
+        content = timing_content(self.subject, self.first[0][:2], contender, hardware)
         key = key_of("timing", content)
         if self.store.has_record(key):
             seconds = self._values(key)

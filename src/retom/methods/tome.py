@@ -78,7 +78,7 @@ class ToMe(Matching):
         groups = self._match(x, grid, queries)
         plan = (
             LinearPlan.build(groups, grid, needs_tokens=True)
-            if self.unmerge == "linear" and hints.unmerges
+            if self.unmerge == "linear"
             else groups
         )
         return SplitPlan.build(plan, self._match(x, grid, keys)) if apart else plan

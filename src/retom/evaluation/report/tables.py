@@ -95,9 +95,9 @@ def equivalence_table(results: Results, rows: Sequence[Row], numbers: dict[str, 
 
 
 def references_table(results: Results) -> str:
-    """Un-merged pictures, another seed's, what rounding makes, and two halves of the real ones."""
+    """Un-merged pictures, another seed's, and two halves of the real ones."""
     rows = [row for row in results.rows if row.ratio is None]
-    measures = _present((ERROR, *PICTURE_MEASURES), rows)
+    measures = _present(PICTURE_MEASURES, rows)
     body = _references(results, [(measure, False) for measure in measures])
     if not body:
         return ""
@@ -112,8 +112,7 @@ def references_table(results: Results) -> str:
 def _references(results: Results, columns: Sequence[tuple[Measure, bool]]) -> list[str]:
     """Rows of what no merging scores, with nothing in columns of differences."""
     shown = {measure.key for measure, _ in columns}
-    rows = [row for row in results.rows if row.ratio is None]
-    rows = [row for row in rows if row.pictures or shown & row.values.keys()]
+    rows = [row for row in results.rows if row.ratio is None and shown & row.values.keys()]
     body = [
         f'<tr><th scope="row"><span>{escape(row.name)}<small>{_count(row)}</small></span></th>'
         f"{''.join('<td></td>' if d else _cell(row, m, {}, other=False) for m, d in columns)}</tr>"
