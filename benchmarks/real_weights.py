@@ -39,7 +39,7 @@ from retom.evaluation.pairs import features, paired
 from retom.evaluation.provenance import provenance
 from retom.evaluation.results import FLOOR, UNMERGED, difference, over_prompts
 from retom.evaluation.screening import time_calls
-from retom.evaluation.sets import Reference, real_pictures
+from retom.evaluation.sets import Reference, kept, real_pictures
 from retom.evaluation.settings import SEED_STRIDE, Sample, Settings
 from retom.evaluation.store import Store, key_of
 from retom.evaluation.subject import Subject
@@ -216,23 +216,22 @@ class Run:
 
     def _fid(self, row: Row, other: Row | None) -> Estimate:
         """FID to the real pictures, or by how much it differs from another row's; kept."""
-        content = {
+        content: dict[str, Any] = {
+            "measure": "FID",
             "pictures": [self._key(chunk, row) for chunk in row.chunks],
             "other": other and [self._key(chunk, other) for chunk in other.chunks],
             "extractor": self.networks.extractor.name,
             "real": self.real.digest,
             "resamples": self.resamples,
         }
-        key = key_of("FID", content)
-        if not self.store.has_record(key):
+
+        def measure() -> Estimate:
             own, real, resamples = self._features(row), self.real.features, self.resamples
-            estimate = (
-                fid(own, real, resamples=resamples)
-                if other is None
-                else fid_difference(own, self._features(other), real, resamples=resamples)
-            )
-            self.store.add_record(key, content, asdict(estimate))
-        return Estimate(**self.store.record(key)["values"])
+            if other is None:
+                return fid(own, real, resamples=resamples)
+            return fid_difference(own, self._features(other), real, resamples=resamples)
+
+        return kept(self.store, content, measure)
 
     def _clip(self, row: Row) -> list[float]:
         """CLIP score of every picture; kept batch by batch."""
@@ -254,20 +253,15 @@ class Run:
 
 def baseline_of(row: Row, rows: Sequence[Row]) -> Row | None:
     """tomesd, else ToMe, of the same ratio and scope: what the claim of the paper is against."""
-    if row.contender is None:
+    own = row.contender
+    if own is None:
         return None
-    alike = [
-        other
-        for other in rows
-        if other.contender is not None
-        and (other.contender.ratio, other.contender.scope)
-        == (row.contender.ratio, row.contender.scope)
-    ]
-    for name in ("tomesd", "tome"):
-        for other in alike:
-            if other.contender is not None and other.contender.method == name:
-                return other
-    return None
+    alike = {
+        other.method: each
+        for each in rows
+        if (other := each.contender) and (other.ratio, other.scope) == (own.ratio, own.scope)
+    }
+    return alike.get("tomesd") or alike.get("tome")
 
 
 def block(results: dict[str, Any], source: dict[str, Any]) -> str:

@@ -159,7 +159,7 @@ def distances(
                 return kid(own, reference.features)
             return kid_difference(own, other[1], reference.features)
 
-        found["kid"] = _kept(store, {**content, "measure": "kid"}, measure_kid)
+        found["kid"] = kept(store, {**content, "measure": "kid"}, measure_kid)
     if allows_frechet(n, own.dim):
 
         def measure_frechet() -> Estimate:
@@ -169,7 +169,7 @@ def distances(
             return frechet_difference(own, other[1], reference.features, **options)
 
         content |= {"measure": "frechet", "n": n, "principal": principal}
-        found["frechet"] = _kept(store, content, measure_frechet)
+        found["frechet"] = kept(store, content, measure_frechet)
     return found
 
 
@@ -199,7 +199,8 @@ def alignments(
     return [float(value) for value in alignment(head, own, encoder(list(prompts)))]
 
 
-def _kept(store: Store, content: dict[str, Any], measure: Callable[[], Estimate]) -> Estimate:
+def kept(store: Store, content: dict[str, Any], measure: Callable[[], Estimate]) -> Estimate:
+    """An estimate from the store, or from ``measure`` and then kept: it takes seconds."""
     key = key_of("sets", content)
     if not store.has_record(key):
         store.add_record(key, content, asdict(measure()))

@@ -86,11 +86,7 @@ class InceptionFeatures:
         device: torch.device | str = "cpu",
     ) -> None:
         if network is None:
-            module = _import("torchmetrics.image.fid", "FID", "torchmetrics[image]")
-            try:
-                network = module.FrechetInceptionDistance(feature=2048).inception
-            except ModuleNotFoundError as error:
-                raise _missing("FID", "torchmetrics[image]", error) from error
+            network = _frechet_inception(feature=2048).inception
         self.name = name
         self._network = cast("nn.Module", network).to(device).eval()
         self._device = device
@@ -121,12 +117,7 @@ def inception_fid(
         MissingExtraError: ``torchmetrics[image]`` is not installed.
         ShapeError: What was given is no set of pictures.
     """
-    module = _import("torchmetrics.image.fid", "FID", "torchmetrics[image]")
-    options: dict[str, Any] = {"feature": 2048 if network is None else network}
-    try:
-        metric = module.FrechetInceptionDistance(**options, normalize=True)
-    except ModuleNotFoundError as error:
-        raise _missing("FID", "torchmetrics[image]", error) from error
+    metric = _frechet_inception(feature=2048 if network is None else network, normalize=True)
     metric.set_dtype(torch.float64)
     for given, real in ((reference, True), (pictures, False)):
         for batch in in_batches(given, batch_size):
@@ -223,6 +214,15 @@ def lpips(
     with torch.no_grad():
         found = [network(2 * a - 1, 2 * b - 1).reshape(len(a)).float() for a, b in parts]
     return torch.cat(found)
+
+
+def _frechet_inception(**options: Any) -> Any:  # noqa: ANN401 - torchmetrics' own
+    """The FID of torchmetrics, which loads Inception unless it is given a network."""
+    module = _import("torchmetrics.image.fid", "FID", "torchmetrics[image]")
+    try:
+        return module.FrechetInceptionDistance(**options)
+    except ModuleNotFoundError as error:
+        raise _missing("FID", "torchmetrics[image]", error) from error
 
 
 def _import(module: str, what: str, package: str) -> Any:  # noqa: ANN401 - a module
