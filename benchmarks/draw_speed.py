@@ -22,7 +22,7 @@ LINES = {
     "SDTM, weighted by size": ("sdtm:size_weighted=true", "attention"),
     "SiTo, weighted by size": ("sito:size_weighted=true", "attention"),
     "tomesd 0.1.3": ("tomesd", "attention"),
-    "ToMA, a plan for the level": ("toma:share=level", "attention"),
+    "ToMA, a plan for the level": ("toma:share=level", "attention", "beyond"),
 }
 """What is drawn: a method, and the runs that it is in."""
 
