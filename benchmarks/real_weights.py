@@ -38,12 +38,12 @@ from retom.evaluation.contenders import Contender, contenders
 from retom.evaluation.pairs import features, paired
 from retom.evaluation.provenance import provenance
 from retom.evaluation.results import FLOOR, UNMERGED, difference, over_prompts
-from retom.evaluation.screening import time_calls
 from retom.evaluation.sets import Reference, kept, real_pictures
 from retom.evaluation.settings import SEED_STRIDE, Sample, Settings
 from retom.evaluation.store import Store, key_of
 from retom.evaluation.subject import Subject
 from retom.evaluation.tables import between
+from retom.evaluation.timed_calls import time_calls
 from retom.evaluation.timing import ratio_estimate
 from retom.evaluation.tomesd import tomesd_installed
 from retom.metrics import Estimate, Extractor, Features, fid, fid_difference

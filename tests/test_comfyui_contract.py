@@ -70,7 +70,7 @@ class StandInPatcher:
     def set_model_attn1_output_patch(self, patch):
         self._patch(patch, "attn1_output_patch")
 
-    def run(self, x, *args):
+    def run(self, x, *args, sigma=0.5):
         """apply_model: the wrappers around the denoiser, with the options of this call."""
         options = {**self.model_options["transformer_options"]}
         self.options_after = options
@@ -89,7 +89,7 @@ class StandInPatcher:
         executor = Executor()
         executor.taken, executor.denoiser = [], self.model.diffusion_model
         with torch.no_grad():
-            return executor(x, torch.full((len(x),), 0.5), None, None, None, options)
+            return executor(x, torch.full((len(x),), sigma), None, None, None, options)
 
 
 class StandInSampling:
@@ -97,8 +97,13 @@ class StandInSampling:
     def model_sampling(self):
         return self
 
+    sigma_max = 1.0
+
     def percent_to_sigma(self, percent):
         return 1 - percent
+
+    def timestep(self, sigma):
+        return 1000 * sigma
 
 
 class UNetModel(nn.Module):
@@ -235,6 +240,18 @@ def test_a_unet_s_largest_grid_gets_half_of_its_tokens():
     model = StandInPatcher(UNetModel())
     SIMPLE().patch(model, 0.5, "balanced")[0].run(*unet_call())
     assert model.model.diffusion_model.counts == [(12, 12), (6, 6)]
+
+
+@pytest.mark.parametrize("preset", ["quality", "balanced", "fast"])
+def test_a_preset_leaves_the_last_steps_whole(preset):
+    model = StandInPatcher(UNetModel())
+    (merging,) = SIMPLE().patch(model, 0.5, preset)
+    merging.run(*unet_call(), sigma=0.9)
+    merging.run(*unet_call(), sigma=0.1)
+    first, _, last, _ = model.model.diffusion_model.counts
+    assert first < (24, 24)
+    assert last == (24, 24)
+    assert torch.equal(merging.run(*unet_call(), sigma=0.1), model.run(*unet_call(), sigma=0.1))
 
 
 def test_blocks_of_a_transformer_get_half_of_the_image_and_all_of_the_text():

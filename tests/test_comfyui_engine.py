@@ -154,7 +154,8 @@ def test_each_picture_of_a_batch_has_a_plan_of_its_own():
     first = {name: value[:1] for name, value in extra.items()}
     with torch.no_grad():
         alone = clone.model.apply_model(x[:1], sigma[:1], transformer_options=options, **first)
-    assert torch.allclose(alone, both[:1], atol=1e-4)
+    # slopes of so few random tokens amplify rounding; a plan of another picture differs by units
+    assert torch.allclose(alone, both[:1], atol=5e-3)
 
 
 @pytest.mark.parametrize("size", [(13, 10), (11, 7)])
@@ -314,6 +315,28 @@ def test_samples_a_whole_picture_in_a_part_of_the_steps():
     ]  # the call's sigma is 3, in the middle
     assert torch.equal(late[0], comfy_engine.call(model, "SD15"))
     assert torch.equal(late[1], comfy_engine.call(patched(model), "SD15"))
+
+
+@pytest.mark.parametrize("family", ["SD15", *TRANSFORMERS])
+def test_noise_is_what_the_library_means_by_it(family):
+    model = comfy_engine.build(family)
+    sampling = model.get_model_object("model_sampling")
+    noise = comfy_node.part("running").Settings(Config(noise=(0.2, 1.0))).noise
+    assert noise(torch.as_tensor(sampling.sigma_max), sampling) == pytest.approx(1)
+    small = torch.as_tensor(sampling.sigma_min)
+    assert noise(small, sampling) == pytest.approx(0, abs=2e-3 if family == "SD15" else 2e-2)
+    if family == "SD15":
+        assert noise(sampling.sigmas[250:251], sampling) == pytest.approx(0.25, abs=1e-3)
+    else:
+        assert noise(torch.tensor([0.25]), sampling) == pytest.approx(0.25)
+
+
+def test_noise_decides_in_a_whole_picture():
+    model = comfy_engine.build("SD15")
+    plain, merged = sample(model), sample(patched(model))
+    early = sample(patched(model, noise=(0.5, 1.0)))
+    assert not torch.equal(early, plain)
+    assert not torch.equal(early, merged)
 
 
 @pytest.mark.parametrize("family", TRANSFORMERS)

@@ -22,6 +22,49 @@ def test_rules_by_noise_change_what_merges_while_a_picture_is_drawn():
     assert seen[FIRST] == [192, 128, 128, 256]
 
 
+def test_noise_leaves_the_steps_outside_of_it_whole():
+    """DDIM with four steps: timesteps 751, 501, 251, 1."""
+    pipe = tiny.sd_pipeline()
+    unmerged = tiny.latents(pipe, num_inference_steps=4)
+    handle = retom.apply(pipe, noise=(0.2, 0.6))
+    with tiny.tokens_seen(pipe.unet) as seen:
+        tiny.latents(pipe, num_inference_steps=4)
+    assert seen[FIRST] == [256, 128, 128, 256]
+    whole = [level.kept for level in handle.summary().levels if level.level == 0]
+    assert whole == [256, 128, 256]  # from pure noise down
+    handle.update(noise=(0.9, 1.0))  # no step is so noisy
+    assert torch.equal(tiny.latents(pipe, num_inference_steps=4), unmerged)
+
+
+def test_noise_bounds_the_method_and_rules_are_exceptions_to_it():
+    config = Config(noise=(0.2, 0.8), rules=(Rule(method=ReToM(ratio=0.1), noise=(0.9, 1.0)),))
+    at = {noise: config.method_at(0, noise) for noise in (0.1, 0.2, 0.8, 0.85, 0.95)}
+    assert at == {0.1: None, 0.2: ReToM(), 0.8: ReToM(), 0.85: None, 0.95: ReToM(ratio=0.1)}
+    assert config.method_at(0, None) is None
+    assert config.method_at(1, 0.5) is None
+    assert config.plateaus() == ((0.9, 1.0), (0.8, 0.9), (0.2, 0.8), (0.0, 0.2))
+    assert config.needs_timestep
+    assert not config.steady
+    assert Config(noise=[0, 1]) == Config()
+    assert Config().steady
+
+
+def test_noise_is_the_same_as_a_rule_that_leaves_the_rest_whole():
+    by_noise, by_rule = tiny.sd_pipeline(), tiny.sd_pipeline()
+    retom.apply(by_noise, noise=(0.3, 1.0))
+    retom.apply(by_rule, rules=(Rule(method=None, noise=(0.0, 0.2999)),))
+    assert torch.equal(tiny.latents(by_noise), tiny.latents(by_rule))
+
+
+def test_a_scheduler_without_timesteps_of_training_is_refused():
+    """EDM tells the denoiser a quarter of the logarithm of sigma, which is negative in the end."""
+    pipe = tiny.sd_pipeline()
+    pipe.scheduler = diffusers.EDMEulerScheduler()
+    retom.apply(pipe, noise=(0.2, 1.0))
+    with pytest.raises(ConfigError, match=r"noise level of -0\.00.* Use another scheduler"):
+        tiny.latents(pipe, num_inference_steps=4)
+
+
 def test_rules_by_level_replace_the_method_there():
     model = tiny.sd15_unet()
     retom.apply(model, levels=(0,), rules=(Rule(method=ReToM(ratio=0.25), levels=(1,)),))

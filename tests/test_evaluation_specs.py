@@ -28,6 +28,12 @@ def test_options_of_the_method_and_of_the_configuration():
     assert config.share == "layer"
 
 
+def test_noise_is_two_levels():
+    (config,) = expand("retom:noise=0.2+1")
+    assert config.noise == (0.2, 1.0)
+    assert describe(config) == "retom:noise=0.2+1"
+
+
 def test_slashes_are_alternatives_and_all_combinations_come_out():
     found = expand("retom:allocation=uniform/coherence,reach=0/1/2")
     assert [(c.method.allocation, c.method.reach) for c in found] == [
@@ -64,6 +70,7 @@ def test_every_method_has_a_name_that_is_read_back(name):
     [
         ("magic", "Unknown method 'magic'; the methods are retom"),
         ("retom:reach", "Options are written name=value"),
+        ("retom:noise=0.2", "noise is .low, high."),
         ("retom:ratio=0.3", "ratios, scopes and levels are those of the whole evaluation"),
         ("retom:speed=9", "Unknown option speed"),
         ("retom:reach=-1", "reach is a number of windows"),

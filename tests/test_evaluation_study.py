@@ -12,6 +12,7 @@ import torch
 
 pytest.importorskip("diffusers")
 
+import tiny
 from tiny import sd_pipeline, sdxl_pipeline
 
 import retom
@@ -361,6 +362,41 @@ def test_a_configuration_that_keeps_other_tokens_is_marked(tmp_path):
         "retom": False, "late": True
     }  # fmt: skip
     assert any("†" in note for note in results.notes)
+
+
+def test_the_speed_of_merging_by_noise_is_that_of_a_pictures_average_call(tmp_path, monkeypatch):
+    """Seconds are made to be tokens: 256 whole and 128 merged, in three of four steps."""
+    from retom.evaluation import timed_calls
+
+    def tokens_of(runs, rounds, **_):
+        seconds = {}
+        for name, run in runs.items():
+            with tiny.tokens_seen(pipe.unet) as whole, tiny.tokens_seen(copies[-1]) as merged:
+                run()
+            seconds[name] = [float((whole or merged)[first][0])] * rounds
+        return seconds
+
+    copies, pipe, first = [], sd_pipeline(), f"{tiny.FIRST}.attn1"
+
+    def kept(denoiser):
+        copies.append(shared_copy(denoiser))
+        return copies[-1]
+
+    shared_copy = timed_calls.shared_copy
+    monkeypatch.setattr(timed_calls, "shared_copy", kept)
+    monkeypatch.setattr(timed_calls, "interleave", tokens_of)
+    results, _ = run(
+        tmp_path,
+        pipe=pipe,
+        methods=["retom", "retom:noise=0.2+1", "retom:noise=0.99+1"],
+        stages=["timing"],
+        steps=4,  # timesteps 751, 501, 251, 1
+    )
+    speed = {row.method: row.values["speedup"].value for row in results.merged}
+    assert speed["retom"] == 2
+    assert speed["retom:noise=0.2+1"] == pytest.approx(256 / (0.75 * 128 + 0.25 * 256))
+    assert speed["retom:noise=0.99+1"] == 1
+    assert {row.method for row in results.merged if row.other_tokens} == set(speed) - {"retom"}
 
 
 def test_sdxl_is_evaluated_too(tmp_path):

@@ -157,6 +157,21 @@ def test_slopes_give_a_block_s_tokens_their_own_part(text, references):
     assert error["linear"] < error["copy"]
 
 
+def test_a_host_that_tells_the_noise_level_can_merge_by_noise():
+    config = Config(noise=(0.2, 1.0), rules=(retom.Rule(method=ReToM(ratio=0.2), levels=(3,)),))
+    late, early = HostCall(config, noise=0.1), HostCall(config, noise=0.5)
+    assert (late.merges_on(0), early.merges_on(0)) == (False, True)
+    assert late.plan(tokens(), GRID) is None
+    assert early.plan(tokens(), GRID).num_kept == 15
+    assert late.merges  # on level 3
+    assert late.merges_on(3)
+    assert not HostCall(Config(noise=(0.2, 1.0)), noise=0.1).merges
+    assert HostCall(Config(levels=(2,))).merges
+    assert not HostCall(Config(method=ReToM(ratio=0.0))).merges
+    with pytest.raises(retom.ConfigError, match="noise level of the call was not told"):
+        HostCall(config)
+
+
 def test_what_a_single_call_does_not_tell_is_refused():
     with pytest.raises(retom.ConfigError, match="one call at a time"):
         HostCall(Config(refresh=4))

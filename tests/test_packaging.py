@@ -19,12 +19,13 @@ SOURCE = Path(retom.__file__).parent
 
 LAYERS = [
     {"errors", "tables", "ordering", "eager"},
-    {"grid", "token_plan", "hints", "clock", "checks", "shapes", "stand_ins", "metrics", "rounds"},
+    {"grid", "token_plan", "hints", "clock", "checks", "shapes", "stand_ins", "noise", "rounds"},
+    {"metrics"},
     {"plan", "representative", "allocation", "multiscale", "guidance", "bands"},
     {"comparison", "grouped_plan"},
     {"soft_plan", "linear_plan", "matrix_plan", "split_plan", "rematch", "candidates", "keeping"},
     {"methods", "protection"},
-    {"rules", "presets", "profit", "config_file", "call_thread"},
+    {"rules", "presets", "profit", "config_file", "conflicts", "call_thread"},
     {"config", "refusals"},
     {"models"},
     {"calls", "level"},

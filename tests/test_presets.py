@@ -106,7 +106,7 @@ def test_every_option_can_be_given_on_the_command_line():
         "--reach": "2", "--unmerge": "similarity", "--score": "block", "--share": "level",
         "--allocation": "uniform", "--kv-lean": "0", "--window": "2x4", "--merge": "norm_mean",
         "--ratio": "0.3", "--scope": "block", "--levels": "0,1", "--refresh": "2",
-        "--skip": "unprofitable",
+        "--noise": "0.2,1", "--skip": "unprofitable",
     }  # fmt: skip
     switches = ["--rematch", "--alternate", "--no-size-weighted"]
     given = parse(*(word for pair in options.items() for word in pair), *switches)

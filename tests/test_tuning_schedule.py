@@ -15,21 +15,22 @@ from hypothesis import strategies as st
 import retom
 from retom import Config, Grid, ReToM
 from retom.errors import ConfigError
+from retom.evaluation.steps import Steps
 from retom.models import layout_of
 from retom.tuning.between import dense
 from retom.tuning.candidates import candidates_of, families
 from retom.tuning.choosing import Chooser
 from retom.tuning.costs import Costs
+from retom.tuning.plateaus import Plateau, plateaus
 from retom.tuning.schedule import Cell, alone, cells_of, schedule
 from retom.tuning.settings import Settings
-from retom.tuning.steps import Plateau, Steps
 from retom.tuning.uniform import _between
 from retom.tuning.work import Work
 
 PROMPTS = [f"prompt {number}" for number in range(12)]
 GRIDS = {0: Grid(16, 16), 1: Grid(8, 8), 2: Grid(4, 4)}
 STEPS = Steps((0.999, 0.874, 0.749, 0.624, 0.499, 0.374, 0.249, 0.124), 2, GRIDS)
-PLATEAUS = STEPS.plateaus(4, 1000)
+PLATEAUS = plateaus(STEPS.noise, 4, 1000)
 
 
 def settings_of(**options):
@@ -50,22 +51,22 @@ class TestPlateaus:
         ) == PLATEAUS
 
     def test_a_step_of_two_calls_is_one_step(self):
-        steps = Steps((0.9, 0.9, 0.5, 0.5, 0.1, 0.1), 1, GRIDS)
-        assert [p.calls for p in steps.plateaus(3, 1000)] == [2, 2, 2]
-        assert [p.calls for p in steps.plateaus(2, 1000)] == [4, 2]
+        calls = (0.9, 0.9, 0.5, 0.5, 0.1, 0.1)
+        assert [p.calls for p in plateaus(calls, 3, 1000)] == [2, 2, 2]
+        assert [p.calls for p in plateaus(calls, 2, 1000)] == [4, 2]
 
     def test_there_are_no_more_than_steps(self):
-        found = Steps((0.9, 0.4), 2, GRIDS).plateaus(4, 1000)
+        found = plateaus((0.9, 0.4), 4, 1000)
         assert [p.noise for p in found] == [(0.65, 1.0), (0.0, 0.65)]
 
     def test_pure_noise_stays_inside_of_the_schedule(self):
-        assert Steps((1.0,), 2, GRIDS).plateaus(1, 1000)[0].timesteps == (999,)
+        assert plateaus((1.0,), 1, 1000)[0].timesteps == (999,)
 
     @given(st.integers(1, 30), st.integers(1, 8))
     @settings(max_examples=60, deadline=None)
     def test_every_call_is_in_one_of_them(self, steps, count):
         noise = tuple(round((i + 1) / steps, 6) for i in range(steps))
-        found = Steps(noise, 1, GRIDS).plateaus(count, 1000)
+        found = plateaus(noise, count, 1000)
         assert sum(p.calls for p in found) == steps
         assert max(p.calls for p in found) - min(p.calls for p in found) <= 1
         for level in noise:
@@ -98,6 +99,7 @@ class TestCandidates:
         ("spec", "words"),
         [
             ("retom:refresh=4", "retom:refresh=4 depends on earlier calls"),
+            ("retom:noise=0.2+1", "that is what tuning finds out"),
             ("retom:alternate=true", "depends on earlier calls"),
             ("importance", "depends on earlier calls"),
             ("magic", "Unknown method 'magic'"),

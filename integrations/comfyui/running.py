@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from retom import ConfigError, Grid, ShapeError
 from retom.hosts import HostCall
 
@@ -50,11 +52,22 @@ class Settings:
             )
 
     def holds(self, sigma: Any, sampling: Any) -> bool:
-        """Whether merging is on at a noise level; the whole of sampling asks nothing of it."""
+        """Whether merging is on at a sigma; the whole of sampling asks nothing of it."""
         if self.start == 0 and self.end == 1:
             return True
         now = float(sigma.max())
         return sampling.percent_to_sigma(self.end) <= now <= sampling.percent_to_sigma(self.start)
+
+    def noise(self, sigma: Any, sampling: Any) -> float | None:
+        """The noise level at a sigma, 1 for pure noise; None where nothing depends on it.
+
+        ``timestep`` is what ComfyUI tells the model: of 1000 in training, or the sigma itself in
+        models of flow matching. So its share of the largest one is the library's noise level.
+        """
+        if self.config.steady:
+            return None
+        largest = float(sampling.timestep(torch.as_tensor(sampling.sigma_max)))
+        return float(sampling.timestep(sigma.max())) / largest
 
 
 @dataclass(eq=False)
@@ -146,19 +159,24 @@ class RunMerged:
         def run() -> Any:
             return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
 
-        if not self.settings.holds(t, executor.class_obj.model_sampling):
+        settings, sampling = self.settings, executor.class_obj.model_sampling
+        if not settings.holds(t, sampling):
             return run()
-        return run_with(self._running(x, options), options, run)
+        call = HostCall(settings.config, noise=settings.noise(t, sampling))
+        if not settings.config.steady and not call.merges:
+            return run()
+        return run_with(_running(call, x, options), options, run)
 
-    def _running(self, x: Any, options: dict[str, Any]) -> Running:
-        if x.ndim == 5 and x.shape[2] != 1:
-            raise ShapeError(
-                f"ReToM merges pictures; this latent has {x.shape[2]} frames or layers. Use it on "
-                "one at a time, or leave it out."
-            )
-        replaced = options.get("patches_replace", {}).get("attn1", {})
-        height, width = x.shape[-2:]
-        return Running(HostCall(self.settings.config), (height, width), frozenset(replaced))
+
+def _running(call: HostCall, x: Any, options: dict[str, Any]) -> Running:
+    if x.ndim == 5 and x.shape[2] != 1:
+        raise ShapeError(
+            f"ReToM merges pictures; this latent has {x.shape[2]} frames or layers. Use it on "
+            "one at a time, or leave it out."
+        )
+    replaced = options.get("patches_replace", {}).get("attn1", {})
+    height, width = x.shape[-2:]
+    return Running(call, (height, width), frozenset(replaced))
 
 
 def run_with(running: Running, options: dict[str, Any], run: Callable[[], Any]) -> Any:

@@ -13,8 +13,10 @@ from typing import Any, Literal, cast, get_args
 from retom.checks import check_choice
 from retom.clock import Refresh, check_refresh
 from retom.config_file import read_json, write_json
+from retom.conflicts import check_against_scope
 from retom.errors import ConfigError
 from retom.methods import Method, ReToM
+from retom.noise import EVERY, Noise, check_noise, within
 from retom.presets import preset_of
 from retom.profit import Skip, check_skip
 from retom.rules import (
@@ -56,9 +58,11 @@ class Config:
         levels: Which attention levels merge, counted from the largest grid on which the model has
             self-attention: (0,) is that grid alone, (0, 1) the next smaller one too, ``"all"``
             every level. SDXL's first level has no attention at all; its level 0 is the one below.
+        noise: (low, high): ``method`` merges where low <= noise level <= high, with the noise level
+            as in :class:`retom.Rule`. ``(0.2, 1.0)`` leaves the last steps whole. Other than the
+            whole range, it needs the timestep on the host once a step.
         rules: Exceptions by level and noise level; the last that holds decides. Where none holds,
-            ``method`` merges on ``levels``. Plans of levels with rules by noise need the timestep
-            on the host once a step.
+            ``method`` merges on ``levels`` at ``noise``. By noise, they need the timestep as well.
         refresh: When plans are renewed while a picture is drawn (the paper's "specific timestep").
             None: in every call of the denoiser. A whole number n: at every n-th timestep; 1 shares
             a plan among the calls of one timestep. Noise levels such as (0.9, 0.5): at the first
@@ -92,6 +96,7 @@ class Config:
     method: Method = field(default_factory=ReToM)
     scope: Scope = "auto"
     levels: Levels = (0,)
+    noise: Noise = EVERY
     rules: tuple[Rule, ...] = ()
     refresh: Refresh = None
     share: Sharing = "layer"
@@ -105,6 +110,7 @@ class Config:
         check_choice("share", self.share, SHARINGS)
         check_choice("score", self.score, SCORES)
         object.__setattr__(self, "levels", check_levels(self.levels))
+        object.__setattr__(self, "noise", check_noise(self.noise))
         object.__setattr__(self, "rules", check_rules(self.rules))
         object.__setattr__(self, "refresh", check_refresh(self.refresh))
         object.__setattr__(self, "skip", check_skip(self.skip))
@@ -112,7 +118,12 @@ class Config:
             raise ConfigError(
                 f"size_weighted is True, False or 'auto'; {self.size_weighted!r} was given."
             )
-        _check_against_scope(self)
+        check_against_scope(
+            self.scope,
+            score=self.score,
+            size_weighted=self.size_weighted,
+            methods=self.methods(),
+        )
 
     @staticmethod
     def preset(name: str) -> Config:
@@ -132,9 +143,14 @@ class Config:
         return Config(method=row.method, **row.options)
 
     @property
+    def steady(self) -> bool:
+        """Whether the same merges at every noise level."""
+        return self.noise == EVERY and all(rule.always for rule in self.rules)
+
+    @property
     def needs_timestep(self) -> bool:
         """Whether merging depends on the timestep, which the host then has to know."""
-        if self.refresh is not None or not all(rule.always for rule in self.rules):
+        if self.refresh is not None or not self.steady:
             return True
         return self.needs_guidance or self.alternates
 
@@ -169,7 +185,8 @@ class Config:
         for rule in reversed(self.rules):
             if rule.holds(level, noise):
                 return rule.method
-        return self.method if self.levels == "all" or level in self.levels else None
+        on_level = self.levels == "all" or level in self.levels
+        return self.method if on_level and within(noise, self.noise) else None
 
     def methods(self, level: int | None = None) -> tuple[Method, ...]:
         """Every method that may merge, on one level or on any, the default first."""
@@ -184,7 +201,7 @@ class Config:
 
     def plateaus(self) -> tuple[tuple[float, float], ...]:
         """Stretches of noise on which nothing changes, from pure noise down to the picture."""
-        edges = sorted({0.0, 1.0, *(edge for rule in self.rules for edge in rule.noise)})
+        edges = sorted({*EVERY, *self.noise, *(edge for rule in self.rules for edge in rule.noise)})
         return tuple(pairwise(edges))[::-1]
 
     def with_options(self, **options: object) -> Config:
@@ -213,6 +230,7 @@ class Config:
             "method": method_to_dict(self.method),
             "scope": self.scope,
             "levels": self.levels,
+            "noise": self.noise,
             "rules": [rule.to_dict() for rule in self.rules],
             "refresh": self.refresh,
             "share": self.share,
@@ -271,24 +289,3 @@ class Config:
             ConfigError: ``path`` does not hold one.
         """
         return Config.from_dict(read_json(path))
-
-
-def _check_against_scope(config: Config) -> None:
-    """Refuse options that would do nothing in the scope, or cannot be had there."""
-    if config.size_weighted is True and config.scope == "block":
-        raise ConfigError(
-            "size_weighted changes self-attention alone and is not offered for "
-            "scope='block'. Use scope='attention', or size_weighted=False."
-        )
-    if config.score == "keys" and config.scope == "block":
-        raise ConfigError(
-            "score='keys' reads the input of self-attention, which scope='block' merges before. "
-            "Use score='input', or scope='attention' on a model that takes it."
-        )
-    if config.scope == "kv" and any(
-        getattr(method, "unmerge", "copy") not in ("auto", "copy") for method in config.methods()
-    ):
-        raise ConfigError(
-            "scope='kv' merges keys and values alone, and nothing is un-merged. Use "
-            "unmerge='auto', or another scope."
-        )

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from retom.config import Config
     from retom.grid import Grid
     from retom.models.spec import BlockSpec
+    from retom.rules import Levels
     from retom.token_plan import TokenPlan
 
 __all__ = ["CHOICES", "HostCall", "size_bias"]
@@ -54,18 +55,25 @@ class HostCall:
 
     Args:
         config: What merges, and on which levels.
+        noise: The call's noise level, 1 for pure noise and 0 for the picture, as in
+            :class:`retom.Rule`. Only a configuration that merges by noise needs it.
 
     Raises:
-        ConfigError: The configuration needs what a single call does not tell: the timestep, other
+        ConfigError: The configuration needs what the host does not tell: the noise level, other
             calls, or a layer's keys.
     """
 
-    def __init__(self, config: Config) -> None:
-        if config.needs_timestep:
+    def __init__(self, config: Config, *, noise: float | None = None) -> None:
+        if config.refresh is not None or config.alternates or config.needs_guidance:
             raise ConfigError(
-                "Rules by noise, refresh, alternate and importance need to follow a whole picture, "
-                "but a host of its own shows retom one call at a time. Use a configuration without "
-                "them, and let the host choose the steps that merge."
+                "refresh, alternate and importance need to follow a whole picture, but a host of "
+                "its own shows retom one call at a time. Use a configuration without them."
+            )
+        if noise is None and not config.steady:
+            raise ConfigError(
+                "This configuration merges by noise, and the noise level of the call was not told. "
+                "Give HostCall(config, noise=...), 1 for pure noise and 0 for the picture, or use "
+                "a configuration without noise and rules by noise."
             )
         if config.skip is not None:
             raise ConfigError(
@@ -78,11 +86,19 @@ class HostCall:
                 "own plans compare the tokens that it hands over: use score='input'."
             )
         self.config = config
+        self.noise = noise
         self._shared: dict[tuple[int, Grid, int, bool], TokenPlan] = {}
 
+    @property
+    def merges(self) -> bool:
+        """Whether anything may merge in this call, on whatever level."""
+        given: list[Levels] = [self.config.levels, *(rule.levels for rule in self.config.rules)]
+        named = {0, *(level for levels in given if levels != "all" for level in levels)}
+        return any(self.merges_on(level) for level in (*named, max(named) + 1))
+
     def merges_on(self, level: int) -> bool:
-        """Whether anything merges on a level, 0 for the largest grid."""
-        method = self.config.method_at(level, None)
+        """Whether anything merges on a level in this call, 0 for the largest grid."""
+        method = self.config.method_at(level, self.noise)
         return method is not None and method.ratio > 0
 
     def plan(
@@ -106,7 +122,7 @@ class HostCall:
             BudgetError: The windows of ``grid`` cannot give up so many tokens.
         """
         grid.check_tokens(tokens)
-        method = self.config.method_at(level, None)
+        method = self.config.method_at(level, self.noise)
         if method is None or method.ratio == 0 or method.num_removed(grid) == 0:
             return None
         key = (level, grid, len(tokens), apart)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from retom.errors import ConfigError
 from retom.methods import METHODS, Method, ReToM
+from retom.noise import EVERY, Noise, check_noise, within
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -38,24 +39,24 @@ class Rule:
 
     method: Method | None
     levels: Levels = "all"
-    noise: tuple[float, float] = (0.0, 1.0)
+    noise: Noise = EVERY
 
     def __post_init__(self) -> None:
         if self.method is not None:
             check_method(self.method)
         object.__setattr__(self, "levels", check_levels(self.levels))
-        object.__setattr__(self, "noise", _check_noise(self.noise))
+        object.__setattr__(self, "noise", check_noise(self.noise))
 
     @property
     def always(self) -> bool:
         """Whether the rule holds at every noise level."""
-        return self.noise == (0.0, 1.0)
+        return self.noise == EVERY
 
     def holds(self, level: int, noise: float | None) -> bool:
         """Whether the rule speaks of a level at a noise level; None: at none in particular."""
         if self.levels != "all" and level not in self.levels:
             return False
-        return self.always or (noise is not None and self.noise[0] <= noise <= self.noise[1])
+        return within(noise, self.noise)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
@@ -155,14 +156,3 @@ def check_rules(rules: object) -> tuple[Rule, ...]:
             f"(retom.Rule(method=None, noise=(0.0, 0.2)),); {rules!r} was given."
         )
     return cast("tuple[Rule, ...]", given)
-
-
-def _check_noise(noise: object) -> tuple[float, float]:
-    given = tuple(cast("Sequence[object]", noise)) if isinstance(noise, (tuple, list)) else ()
-    numbers = [float(x) for x in given if isinstance(x, (int, float)) and type(x) is not bool]
-    if len(given) != 2 or len(numbers) != 2 or not 0 <= numbers[0] <= numbers[1] <= 1:
-        raise ConfigError(
-            "noise is (low, high) with 0 <= low <= high <= 1, where 1 is pure noise; "
-            f"{noise!r} was given. Use for example noise=(0.0, 0.3) for the last steps."
-        )
-    return numbers[0], numbers[1]

@@ -166,7 +166,7 @@ class MergeState:
             return
         if self.needs_preparation and not prepared:
             raise ConfigError(
-                "Rules by noise, refresh, alternate, protect and importance need a look at each "
+                "Merging by noise, refresh, alternate, protect and importance need a look at each "
                 "call before it starts, but the denoiser was called past the compiled module that "
                 "retom was applied to. Call that module, or apply retom to the denoiser itself."
             )

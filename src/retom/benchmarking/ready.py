@@ -155,7 +155,7 @@ def _ready_method(place: Place, config: Config, twin: nn.Module, module: nn.Modu
         raise ConfigError("With score='block' skip times the whole block; use part block.")
     if config.needs_timestep:
         raise ConfigError(
-            "Rules by noise, refresh, alternate and importance depend on a whole call of the "
+            "Merging by noise, refresh, alternate and importance depend on a whole call of the "
             "denoiser; use part denoiser or picture."
         )
     handle = apply(twin, config)

@@ -101,6 +101,18 @@ def refresh(text: str) -> int | tuple[float, ...]:
         ) from error
 
 
+def noise(text: str) -> tuple[float, ...]:
+    """Two noise levels with a comma; whether they are in range, the configuration says."""
+    try:
+        low, high = (float(part) for part in text.split(","))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(
+            "the lowest and the highest noise level with a comma are needed, such as 0.2,1, "
+            f"{text!r} was given"
+        ) from error
+    return low, high
+
+
 def prompt(text: str) -> str:
     """Text; bytes that are no text are refused here, before a tokenizer meets them."""
     try:

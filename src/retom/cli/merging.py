@@ -18,7 +18,7 @@ from retom.rules import method_to_dict
 
 _OF_CONFIG = (
     *("ratio", "window", "allocation", "reach", "rematch", "merge", "unmerge", "kv_lean", "scope"),
-    *("levels", "refresh", "alternate", "share", "score", "size_weighted", "skip"),
+    *("levels", "noise", "refresh", "alternate", "share", "score", "size_weighted", "skip"),
 )
 """Options of a method or configuration, by the names that both sides use."""
 
@@ -109,6 +109,13 @@ def add_merging(group: argparse._ArgumentGroup, *, times: bool = True) -> None:
         type=arguments.levels,
         metavar="0,1",
         help="all, or attention levels, largest first",
+    )
+    group.add_argument(
+        "--noise",
+        type=arguments.noise,
+        metavar="LOW,HIGH",
+        help="merge at these noise levels alone, 1 for pure noise: 0.2,1 leaves the last steps "
+        "whole",
     )
     group.add_argument(
         "--share", choices=SHARINGS, help="who shares a plan: the layers of a level, or none"

@@ -44,8 +44,7 @@ class Contender:
         ratio: Fraction of the tokens that go.
         scope: The layers that run on fewer tokens.
         merging: A configuration of retom, or tomesd's.
-        own: Whether it comes from a configuration file, whose levels and rules are its own: it then
-            need not remove the same tokens as the others of its ratio.
+        own: Whether it comes from a configuration file, whose levels and rules are its own.
     """
 
     method: str
@@ -58,6 +57,15 @@ class Contender:
     def name(self) -> str:
         """What tells it from every other contender."""
         return f"{self.method} · {self.ratio:g} · {self.scope}"
+
+    @property
+    def stands_apart(self) -> bool:
+        """Whether it need not remove the same tokens as the others of its ratio.
+
+        Levels and rules of a configuration file are its own, and merging by noise leaves out steps.
+        """
+        merging = self.merging
+        return self.own or (isinstance(merging, Config) and not merging.steady)
 
     @property
     def family(self) -> str:

@@ -27,7 +27,8 @@ class Measure:
 SPEED = Measure(
     "speedup", "speed-up", 2, higher_is_better=True,
     meaning="One denoiser call of two samples (one picture with guidance), un-merged / merged: "
-    "median of the ratios of interleaved pairs.",
+    "median of the ratios of interleaved pairs. Where merging depends on noise, a picture's "
+    "average call.",
 )  # fmt: skip
 ERROR = Measure(
     "error", "denoiser error", 4, higher_is_better=False,

@@ -6,16 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import retom
 from retom.evaluation.store import key_of
-from retom.evaluation.timing import shared_copy
 from retom.evaluation.tokens import check_equal, in_all, unequal
 from retom.metrics import relative_error
-from retom.models import find_denoiser
-from retom.rounds import interleave, synchroniser
+from retom.noise import EVERY
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
-    import torch
     from torch import Tensor
 
     from retom.evaluation.contenders import Contender
@@ -23,8 +20,7 @@ if TYPE_CHECKING:
     from retom.evaluation.guided_call import GuidedCall
     from retom.evaluation.settings import Sample
     from retom.evaluation.subject import Subject
-
-UNMERGED = "un-merged"
+    from retom.noise import Noise
 
 
 class Calls:
@@ -108,19 +104,19 @@ def comparable(
     """The contenders that can reach their ratio, all on the same tokens as others of that ratio.
 
     Returns:
-        Them; those that cannot, with the reason; and the names of those from configuration files
-        that compute on other numbers of tokens than the first contender of their ratio and scope.
+        Them; those that cannot, with the reason; and the names of those that stand apart and
+        compute on other numbers of tokens than the first contender of their ratio and scope.
 
     Raises:
-        ConfigError: Two contenders of one ratio and scope, both named on the command line, compute
+        ConfigError: Two contenders of one ratio and scope, neither of which stands apart, compute
             on different numbers of tokens; tomesd at a ratio over 0.75 silently merges less.
     """
     calls = Calls(subject, samples)
     found: list[Contender] = []
     left_out: dict[str, str] = {}
     other: set[str] = set()
-    first: dict[tuple[float, str], tuple[str, dict[str, list[int]]]] = {}
-    for contender in sorted(contenders, key=lambda c: c.own):
+    first: dict[tuple[float, str], tuple[str, dict[str, list[int]], Noise]] = {}
+    for contender in sorted(contenders, key=lambda c: c.stands_apart):
         content = {**subject.drawing(samples, contender), "timesteps": subject.timesteps}
         key = key_of("tokens", content)
         if not subject.store.has_record(key):
@@ -137,58 +133,11 @@ def comparable(
         found.append(contender)
         computed = in_all(values["tokens"])
         group = (round(contender.ratio, 6), contender.scope)
-        name, tokens = first.setdefault(group, (contender.name, computed))
-        if not contender.own:
+        noise = getattr(contender.merging, "noise", EVERY)  # between the levels that were counted
+        name, tokens, where = first.setdefault(group, (contender.name, computed, noise))
+        if not contender.stands_apart:
             check_equal(contender.name, computed, name, tokens)
-        elif unequal(computed, tokens):
+        elif noise != where or unequal(computed, tokens):
             other.add(contender.name)
     order = {contender.name: place for place, contender in enumerate(contenders)}
     return sorted(found, key=lambda c: order[c.name]), left_out, other
-
-
-def timing_content(
-    subject: Subject, samples: Sequence[Sample], contender: Contender, hardware: dict[str, Any]
-) -> dict[str, Any]:
-    """What the timing of a contender depends on."""
-    kept = {name: hardware[name] for name in ("cpu", "threads", "device")}
-    return {
-        **subject.drawing(samples, contender),
-        "hardware": kept,
-        "rounds": subject.settings.rounds,
-    }
-
-
-def time_calls(
-    subject: Subject, samples: Sequence[Sample], contender: Contender, hardware: dict[str, Any]
-) -> str:
-    """Time one denoiser call of these samples, un-merged and merged in turns; the record's name.
-
-    Two samples are what one picture with guidance costs at a step; where a contender compares the
-    halves of guidance, it is one picture with guidance.
-    """
-    content = timing_content(subject, samples, contender, hardware)
-    key = key_of("timing", content)
-    if subject.store.has_record(key):
-        return key
-    timestep = subject.timesteps[len(subject.timesteps) // 2]
-    drawn = samples[:1] if contender.is_guided else samples
-    x = subject.noisy(drawn, timestep)
-    call = Calls(subject, drawn).of(contender)
-    plain = find_denoiser(subject.pipe)
-    merged = shared_copy(plain)
-    steady = call.at(x, timestep)  # the same step again, so that the last call's halves stay known
-
-    def run(denoiser: torch.nn.Module) -> Callable[[], object]:
-        if contender.is_guided:
-            return lambda: steady(denoiser)
-        return lambda: call(denoiser, x, timestep)
-
-    with contender.applied(merged):
-        seconds = interleave(
-            {UNMERGED: run(plain), "merged": run(merged)},
-            subject.settings.rounds,
-            synchronise=synchroniser(subject.device),
-        )
-    values = {"unmerged_s": seconds[UNMERGED], "merged_s": seconds["merged"]}
-    subject.store.add_record(key, content, values)
-    return key

@@ -18,11 +18,12 @@ from retom.evaluation.floors import FLOORS, screen_floors
 from retom.evaluation.pairs import features, paired
 from retom.evaluation.picks import pick
 from retom.evaluation.provenance import provenance
-from retom.evaluation.screening import comparable, screen, screening_key, time_calls
+from retom.evaluation.screening import comparable, screen, screening_key
 from retom.evaluation.sets import Reference, real_pictures
 from retom.evaluation.store import Store
 from retom.evaluation.subject import Subject
 from retom.evaluation.summing import About, sum_up
+from retom.evaluation.timed_calls import time_calls
 from retom.handle import handle_of
 from retom.models import find_denoiser, layout_of
 

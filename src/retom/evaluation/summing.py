@@ -22,9 +22,10 @@ from retom.evaluation.results import (
     difference,
     over_prompts,
 )
-from retom.evaluation.screening import screening_key, timing_content
+from retom.evaluation.screening import screening_key
 from retom.evaluation.sets import Reference, alignments
 from retom.evaluation.store import key_of
+from retom.evaluation.timed_calls import timing_content
 from retom.evaluation.timing import ratio_estimate
 from retom.metrics import Features, feature_cosine
 

@@ -58,8 +58,7 @@ def is_cache(hook: object) -> bool:
 
 def keeps_plans(config: Config) -> bool:
     """Whether the plans of a picture's first step last to its end."""
-    steady = all(rule.always for rule in config.rules)
-    return steady and isinstance(config.refresh, tuple) and min(config.refresh) >= 1
+    return config.steady and isinstance(config.refresh, tuple) and min(config.refresh) >= 1
 
 
 @dataclass(eq=False)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from retom.calls import Args, Kwargs, bind, noise_level
+from retom.calls import Args, Kwargs, bind, check_noise_known, noise_level
 from retom.errors import ConfigError
 from retom.hooks.recomputation import refuse_second_run
 from retom.profit import UNPROFITABLE
@@ -55,6 +55,8 @@ class CallComes:
         if config.needs_timestep:
             source = bound[layout.timestep.argument]
             noise = noise_level(source, layout.timestep)
+            if not config.steady:
+                check_noise_known(noise)
         state.prepare(self._grids(bound), noise, source)
         if config.needs_guidance:
             state.guidance.comes(bound[layout.picture])
@@ -73,8 +75,8 @@ class CallComes:
 
 
 _UNSEEN_CALL = (
-    "Rules by noise, refresh, alternate, protect and importance read each call on the host, which "
-    "a compiled graph cannot. Compile first and apply retom to the compiled module or its "
+    "Merging by noise, refresh, alternate, protect and importance read each call on the host, "
+    "which a compiled graph cannot. Compile first and apply retom to the compiled module or its "
     "pipeline, or compile only the blocks with compile_repeated_blocks()."
 )
 UNSEEN_GRID = (

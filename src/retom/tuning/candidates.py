@@ -102,6 +102,11 @@ def _scheduled(contender: Contender) -> Config:
             "tomesd is another package and cannot stand in a configuration of retom; leave it out, "
             "or take tome."
         )
+    if not config.steady:
+        raise ConfigError(
+            f"{contender.method} names the noise at which it merges, and that is what tuning finds "
+            "out; leave it out."
+        )
     if config.refresh is not None or config.alternates or config.needs_guidance:
         raise ConfigError(
             f"{contender.method} depends on earlier calls (refresh, alternate or importance), "

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from retom.tuning.candidates import Candidate
     from retom.tuning.costs import Costs
     from retom.tuning.damage import Damage
+    from retom.tuning.plateaus import Plateau
     from retom.tuning.schedule import Cell
-    from retom.tuning.steps import Plateau
     from retom.tuning.work import Work
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from retom.config import Config
     from retom.methods import Method
     from retom.tuning.candidates import Candidate
-    from retom.tuning.steps import Plateau
+    from retom.tuning.plateaus import Plateau
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from retom.drawing.loading import Model, as_model
 from retom.errors import ConfigError
 from retom.evaluation.prompts import prompts_of
 from retom.evaluation.provenance import provenance
+from retom.evaluation.steps import steps_of
 from retom.evaluation.store import Store
 from retom.evaluation.subject import Subject
 from retom.handle import handle_of
@@ -24,9 +25,9 @@ from retom.tuning.choosing import Chooser, ceiling
 from retom.tuning.costs import measure_costs
 from retom.tuning.damage import measure_damage
 from retom.tuning.judging import judge
+from retom.tuning.plateaus import plateaus_of
 from retom.tuning.result import SCHEDULE, Baseline, Prediction, Step, Tuned
 from retom.tuning.settings import Settings, check_target
-from retom.tuning.steps import plateaus_of, steps_of
 from retom.tuning.uniform import uniforms
 from retom.tuning.work import Work
 

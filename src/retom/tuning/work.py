@@ -9,10 +9,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from retom.evaluation.settings import Sample
+    from retom.evaluation.steps import Steps
     from retom.evaluation.subject import Subject
     from retom.tuning.candidates import Candidate
+    from retom.tuning.plateaus import Plateau
     from retom.tuning.settings import Settings
-    from retom.tuning.steps import Plateau, Steps
 
     OnProgress = Callable[[str, str, int, int], None]
     """Told of the stage, of what was just done, how much of the stage is done, and of how much."""

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from retom.calls import bind, noise_level
+from retom.calls import bind, check_noise_known, noise_level
 from retom.drawing.failing import failures_of
-from retom.errors import ConfigError
-from retom.evaluation.noise import schedule_length
 from retom.evaluation.store import key_of
 from retom.grid import Grid
 from retom.models import find_denoiser, find_entry, layout_of
@@ -21,21 +18,6 @@ if TYPE_CHECKING:
 
     from retom.evaluation.settings import Sample
     from retom.evaluation.subject import Subject
-
-
-@dataclass(frozen=True, slots=True)
-class Plateau:
-    """A stretch of noise on which nothing changes.
-
-    Attributes:
-        noise: (low, high), 1 for pure noise.
-        calls: Of the denoiser in it, for one picture.
-        timesteps: Of the scheduler, one or two in it, the least noisy first.
-    """
-
-    noise: tuple[float, float]
-    calls: int
-    timesteps: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,35 +34,13 @@ class Steps:
     batch: int
     grids: dict[int, Grid]
 
-    def plateaus(self, count: int, length: int) -> tuple[Plateau, ...]:
-        """Stretches with as equal a number of steps as can be, from pure noise down.
-
-        Their edges lie between steps.
-
-        Args:
-            count: How many; there are no more than steps.
-            length: Of the scheduler's training schedule, in timesteps.
-        """
-        steps = sorted(set(self.noise), reverse=True)
-        count = min(count, len(steps))
-        cuts = [round(place * len(steps) / count) for place in range(count + 1)]
-        groups = [steps[a:b] for a, b in pairwise(cuts)]
-        edges = [1.0, *(round((a[-1] + b[0]) / 2, 6) for a, b in pairwise(groups)), 0.0]
-        found: list[Plateau] = []
-        for group, (high, low) in zip(groups, pairwise(edges), strict=True):
-            shown = sorted(group)
-            places = [len(shown) // 4, len(shown) - 1 - len(shown) // 4]
-            timesteps = {min(round(shown[place] * length), length - 1) for place in places}
-            calls = sum(noise in group for noise in self.noise)
-            found.append(Plateau((low, high), calls, tuple(sorted(timesteps))))
-        return tuple(found)
-
 
 def steps_of(subject: Subject, samples: Sequence[Sample]) -> Steps:
     """Watch the denoiser draw one picture un-merged.
 
     Raises:
-        ConfigError: It is not called for pictures of one noise level.
+        ConfigError: It is not called for pictures of one noise level, or of a noise level that
+            merging by noise does not know.
     """
     content = subject.drawing(samples[:1], None)
     key = key_of("steps", content)
@@ -89,11 +49,6 @@ def steps_of(subject: Subject, samples: Sequence[Sample]) -> Steps:
     values = subject.store.record(key)["values"]
     grids = {int(level): Grid(*size) for level, size in values["grids"].items()}
     return Steps(tuple(values["noise"]), values["batch"], grids)
-
-
-def plateaus_of(subject: Subject, steps: Steps, count: int) -> tuple[Plateau, ...]:
-    """The plateaus of a model's schedule; see :meth:`Steps.plateaus`."""
-    return steps.plateaus(count, schedule_length(subject.pipe.scheduler))
 
 
 def _watched(subject: Subject, sample: Sample) -> dict[str, Any]:
@@ -122,9 +77,6 @@ def _watched(subject: Subject, sample: Sample) -> dict[str, Any]:
             )
     finally:
         removable.remove()
-    if not all(0 <= value <= 1 for value in noise):
-        raise ConfigError(
-            f"The denoiser was called at noise levels from {min(noise):g} to {max(noise):g}; rules "
-            "by noise know 0 to 1. Use another scheduler."
-        )
+    for value in noise:
+        check_noise_known(value)
     return {"noise": noise, **seen}
