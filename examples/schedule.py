@@ -16,10 +16,8 @@ pipe.set_progress_bar_config(disable=True)
 
 config = retom.Config(
     method=retom.ReToM(ratio=0.5),
-    rules=(
-        retom.Rule(method=retom.ReToM(ratio=0.7), noise=(0.7, 1.0)),
-        retom.Rule(method=None, noise=(0.0, 0.2)),
-    ),
+    noise=(0.2, 1.0),
+    rules=(retom.Rule(method=retom.ReToM(ratio=0.7), noise=(0.7, 1.0)),),
 )
 output = sys.argv[1] if sys.argv[1:] else "schedule.json"
 config.save(output)

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from retom.methods import Method
 
 NOT_VALIDATED = "not validated on real weights"
+WHOLE_END = (0.2, 1.0)
+"""Noise at which the presets merge: no later step mends what the last ones get wrong."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,19 +47,22 @@ class Preset:
 
 PRESETS: dict[str, Preset] = {
     "quality": Preset(
-        "pictures close to the un-merged ones, the defaults at ratio 0.3",
+        "pictures close to the un-merged ones, the defaults at ratio 0.3, the last steps whole",
         "error 0.021, 37.5 dB",
         ReToM(ratio=0.3),
+        {"noise": WHOLE_END},
     ),
     "balanced": Preset(
-        "the defaults",
+        "the defaults, the last steps whole",
         "error 0.041, 32.4 dB",
         ReToM(ratio=0.5),
+        {"noise": WHOLE_END},
     ),
     "fast": Preset(
-        "few tokens, the defaults at ratio 0.7, in windows of 4x2",
+        "few tokens, the defaults at ratio 0.7, in windows of 4x2, the last steps whole",
         "error 0.080, 27.0 dB",
         ReToM(ratio=0.7),
+        {"noise": WHOLE_END},
     ),
     "paper": Preset(
         "the form of arXiv:2507.12771: windows that adjust, the representative speaks for its "
