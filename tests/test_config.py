@@ -21,6 +21,7 @@ configs = st.builds(
         merge=st.sampled_from(["mean", "representative", "norm_mean"]),
     ),
     levels=st.one_of(st.just("all"), st.lists(st.integers(0, 4), min_size=1).map(tuple)),
+    noise=st.tuples(st.floats(0, 1), st.floats(0, 1)).map(lambda ends: tuple(sorted(ends))),
 )
 
 
@@ -44,6 +45,13 @@ def test_options_go_to_the_method_or_the_configuration():
     assert config == Config(method=ReToM(ratio=0.3, window=(4, 4)), levels="all")
 
 
+@pytest.mark.parametrize("method", METHODS.values())
+def test_no_option_of_a_method_is_called_as_one_of_the_configuration(method):
+    """Options are told apart by their names alone, in ``retom.apply`` and on the command line."""
+    own = {field.name for field in dataclasses.fields(Config)}
+    assert own.isdisjoint(field.name for field in dataclasses.fields(method))
+
+
 def test_options_apply_to_a_method_given_with_them():
     config = Config().with_options(method=RandomRepresentative(seed=3), ratio=0.25)
     assert config.method == RandomRepresentative(seed=3, ratio=0.25)
@@ -65,6 +73,9 @@ def test_a_configuration_cannot_be_changed():
         ({"levels": 0}, "whole numbers of at least 0, largest grid first; 0 was given"),
         ({"levels": (0, -1)}, "at least 0"),
         ({"levels": "top"}, "'top' was given"),
+        ({"noise": (0.5, 0.2)}, "low <= high <= 1, where 1 is pure noise"),
+        ({"noise": 0.2}, "noise is .low, high."),
+        ({"noise": (0, 1.1)}, r"\(0, 1.1\) was given"),
         ({"scope": "mlp"}, "scope is one of auto, attention, .*, kv; 'mlp' was given"),
         ({"method": "retom"}, r"such as retom.ReToM\(ratio=0.5\); 'retom' was given"),
         ({"method": ReToM}, "method is an object"),

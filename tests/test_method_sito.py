@@ -14,7 +14,7 @@ def slow(tokens, height, width, method, budget):
     count = height * width
     similar = [[cosine(a, b) for b in tokens] for a in tokens]
     draw = torch.randn(count, generator=torch.Generator().manual_seed(method.seed)).tolist()
-    score = [sum(similar[i]) + method.noise * draw[i] for i in range(count)]
+    score = [sum(similar[i]) + method.score_noise * draw[i] for i in range(count)]
     base = [max(w, key=lambda i: score[i]) for w in windows_of(height, width, method.window)]
     nearest = {i: max(similar[i][b] for b in base) for i in range(count) if i not in base}
     pruned = sorted(nearest, key=lambda i: (-nearest[i], i))[:budget]
@@ -29,7 +29,7 @@ def slow(tokens, height, width, method, budget):
 def test_plans_equal_the_slow_loop(size, window, ratio, noise):
     grid = Grid(*size)
     x = torch.randn(2, grid.num_tokens, 6, generator=torch.Generator().manual_seed(1))
-    method = SiTo(ratio=ratio, window=window, noise=noise, seed=3)
+    method = SiTo(ratio=ratio, window=window, score_noise=noise, seed=3)
     plan = method.plan(x, grid)
     for item in range(2):
         expected = slow(x[item], *size, method, method.num_removed(grid))
@@ -44,9 +44,9 @@ def test_kept_tokens_are_not_averaged():
 
 def test_much_noise_makes_the_base_tokens_random():
     x = torch.randn(1, 64, 6, generator=torch.Generator().manual_seed(0))
-    one, other = (SiTo(ratio=0.75, noise=1e3, seed=s).plan(x, Grid(8, 8)) for s in (0, 1))
+    one, other = (SiTo(ratio=0.75, score_noise=1e3, seed=s).plan(x, Grid(8, 8)) for s in (0, 1))
     assert not torch.equal(one.kept, other.kept)
-    calm = [SiTo(ratio=0.75, noise=0, seed=s).plan(x, Grid(8, 8)).kept for s in (0, 1)]
+    calm = [SiTo(ratio=0.75, score_noise=0, seed=s).plan(x, Grid(8, 8)).kept for s in (0, 1)]
     assert torch.equal(*calm)
 
 
@@ -56,8 +56,8 @@ def test_wrong_use_is_refused():
     with pytest.raises(ConfigError, match="window is"):
         SiTo(window=2)
     for noise in (-1, float("nan"), float("inf"), True, "much"):
-        with pytest.raises(ConfigError, match="noise is a number of at least 0"):
-            SiTo(noise=noise)
+        with pytest.raises(ConfigError, match="score_noise is a number of at least 0"):
+            SiTo(score_noise=noise)
     with pytest.raises(ConfigError, match="seed is a whole number"):
         SiTo(seed=-1)
     with pytest.raises(ShapeError, match="needs tokens of shape"):
@@ -69,5 +69,5 @@ def test_wrong_use_is_refused():
 
 
 def test_it_survives_json():
-    config = Config(method=SiTo(ratio=0.3, window=(4, 2), noise=0.5, seed=7))
+    config = Config(method=SiTo(ratio=0.3, window=(4, 2), score_noise=0.5, seed=7))
     assert Config.from_dict(config.to_dict()) == config

@@ -13,7 +13,7 @@ from retom.methods import SDTM, ImportanceToMe, SiTo, ToMA, ToMe
 PEERS = [
     ToMe(),
     SiTo(),
-    SiTo(window=(3, 2), noise=2.0),
+    SiTo(window=(3, 2), score_noise=2.0),
     SDTM(),
     SDTM(window=(4, 1), seed=5),
     ToMA(),

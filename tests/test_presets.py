@@ -38,8 +38,8 @@ def test_every_preset_draws(name, size):
     assert not torch.equal(tiny.call(model, tiny.inputs(size=size)), unmerged)
 
 
-def test_balanced_is_the_defaults_and_the_others_differ():
-    assert Config.preset("balanced") == Config()
+def test_balanced_is_the_defaults_with_the_last_steps_whole_and_the_others_differ():
+    assert Config.preset("balanced") == Config(noise=(0.2, 1.0))
     assert len({Config.preset(name) for name in NAMES}) == 4
     ratios = [Config.preset(name).method.ratio for name in ("quality", "balanced", "fast")]
     assert ratios == sorted(ratios)
@@ -91,9 +91,10 @@ def parse(*arguments):
 
 def test_the_command_takes_a_preset_and_options_on_top():
     assert parse("--preset", "paper") == Config.preset("paper")
-    assert parse("--preset", "fast") == Config(method=ReToM(ratio=0.7, window="auto"))
-    fast = Config(method=ReToM(ratio=0.6, window="auto"))
+    assert parse("--preset", "fast") == Config(method=ReToM(ratio=0.7), noise=(0.2, 1.0))
+    fast = Config(method=ReToM(ratio=0.6), noise=(0.2, 1.0))
     assert parse("--preset", "fast", "--ratio", "0.6") == fast
+    assert parse("--preset", "fast", "--noise", "0,1") == Config(method=ReToM(ratio=0.7))
     paper = Config.preset("paper").with_options(ratio=0.6)
     assert parse("--preset", "paper", "--ratio", "0.6") == paper
     assert paper.method.window == (2, 2)

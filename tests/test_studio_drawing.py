@@ -56,7 +56,7 @@ def test_both_pictures_are_those_of_the_library(studio, model):
     drawn = finished(studio.draw("a", {**SMALL, "prompt": "red", "seed": 5}))
     arguments = {"height": 64, "width": 64, "num_inference_steps": 2}
     plain = model.pipe("red", generator=torch.Generator().manual_seed(5), **arguments).images[0]
-    with retom.applied(model.pipe):
+    with retom.applied(model.pipe, preset="balanced"):
         generator = torch.Generator().manual_seed(5)
         merged = model.pipe("red", generator=generator, **arguments).images[0]
     for ours, theirs in zip(pixels(drawn), (plain, merged), strict=True):
@@ -172,12 +172,22 @@ def test_a_look_shows_layers_and_steps_of_the_same_picture(studio):
     assert np.array_equal(np.asarray(looked.image), pixels(drawn)[1])
     layer = looked.recording.layers[-1]
     for show in viz.MAPS:
-        picture, legend = overlay.of(looked, show, layer, 2)
+        picture, legend = overlay.of(looked, show, layer, 1)
         assert isinstance(picture, Image.Image)
-        assert "64 tokens to 41 · 8x8 grid · step 2 of 2" in legend
+        assert "64 tokens to 41 · 8x8 grid · step 1 of 2" in legend
     assert overlay.maps_of(looked) == list(viz.MAPS)
     with pytest.raises(ConfigError, match="step is a whole number from 1 to 2"):
         overlay.of(looked, "groups", layer, 9)
+
+
+def test_a_step_that_a_preset_leaves_whole_is_said_to_be(studio):
+    values = {**SMALL, "prompt": "red", "steps": 4, "preset": "balanced"}
+    looked = finished(studio.look("a", values))
+    layer = looked.recording.layers[0]
+    _, legend = overlay.of(looked, "groups", layer, 3)
+    assert "step 3 of 4" in legend
+    with pytest.raises(ConfigError, match=r"leave step 4 whole.* Steps that merge: 1, 2, 3\."):
+        overlay.of(looked, "groups", layer, 4)
 
 
 def test_methods_without_windows_have_no_maps_of_them(studio):

@@ -181,8 +181,10 @@ def test_an_address_that_is_taken_is_a_sentence(studio):
 
 
 def test_choosing_a_preset_or_a_method_fills_in_the_rest():
-    method, ratio, window, scope = form.of_preset("paper")
-    assert (method, ratio["value"], window["value"], scope) == ("retom", 0.5, "2x2", "attention")
+    method, ratio, window, scope, whole = form.of_preset("paper")
+    assert (method, ratio["value"], window["value"]) == ("retom", 0.5, "2x2")
+    assert (scope, whole) == ("attention", 0)
+    assert form.of_preset("fast")[-1] == 0.2
     ratio, window = form.of_method("todo")
     assert ratio["visible"] is False
     assert window["visible"] is True

@@ -35,7 +35,16 @@ def test_what_is_missing_is_the_models_own(models):
     assert (request.settings.height, request.settings.width) == (128, 128)
     assert request.settings.steps == 10
     assert request.settings.guidance == models["one"].guidance
-    assert request.config == retom.Config()
+    assert request.config == retom.Config.preset("balanced")
+
+
+def test_methods_are_compared_over_the_same_steps(models):
+    assert read(models, method="tome").config.noise == (0.2, 1.0)
+    assert read(models, method="tome", preset="paper").config.noise == (0.0, 1.0)
+    assert read(models, whole_below=0.45).config.noise == (0.45, 1.0)
+    assert read(models, whole_below=0).config == retom.Config()
+    with pytest.raises(ConfigError, match="whole_below is a number from 0 to 1; 2 was given"):
+        read(models, whole_below=2)
 
 
 def test_values_read_are_values_that_read_the_same(models):
@@ -130,6 +139,7 @@ plausible = {
     "ratio": st.floats(-0.1, 1.1),
     "window": st.sampled_from([*WINDOWS, "0x1", "x", "2x2x2", "²x2"]),
     "scope": st.sampled_from(retom.config.SCOPES),
+    "whole_below": st.floats(0, 1),
 }
 assert set(plausible) == set(NAMES)
 

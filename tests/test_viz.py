@@ -240,3 +240,13 @@ def test_asking_for_what_was_not_recorded():
         recording.look("x")
     with pytest.raises(ConfigError, match="in the calls 0 of 1; call 3 was asked for"):
         recording.look(call=3)
+
+
+def test_by_default_a_layer_s_last_call_that_merged():
+    pipe = tiny.sd_pipeline()
+    retom.apply(pipe, noise=(0.3, 1.0))
+    with viz.record(pipe) as recording:
+        tiny.latents(pipe, num_inference_steps=4)  # timesteps 751, 501, 251, 1
+    assert (recording.calls, recording.look().call) == (4, 1)
+    with pytest.raises(ConfigError, match="in the calls 0, 1 of 4; call -1 was asked for"):
+        recording.look(call=-1)

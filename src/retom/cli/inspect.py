@@ -38,9 +38,9 @@ def set_up(parser: argparse.ArgumentParser) -> None:
     look.add_argument(
         "--call",
         type=int,
-        default=-1,
         metavar="N",
-        help="which call of the denoiser, from 0; negative from the end, default -1",
+        help="which call of the denoiser, from 0; negative from the end; by default the last one "
+        "in which the layer merged",
     )
     look.add_argument(
         "--show",

@@ -38,7 +38,8 @@ class SiTo(Matching):
     Args:
         ratio: Fraction of the tokens to remove, 0 <= ratio < 1.
         window: (height, width) of the windows that hold one base token each.
-        noise: Standard deviation of the normal noise on a sum of similarities; the authors' 0.1.
+        score_noise: Standard deviation of the normal noise on a sum of similarities; the authors
+            have 0.1.
         seed: Which draw, a whole number of at least 0.
 
     Raises:
@@ -48,14 +49,16 @@ class SiTo(Matching):
     name: ClassVar[str] = "sito"
 
     window: tuple[int, int] = (2, 2)
-    noise: float = 0.1
+    score_noise: float = 0.1
     seed: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         object.__setattr__(self, "window", check_window(self.window))
-        if type(self.noise) not in (int, float) or not 0 <= self.noise < math.inf:
-            raise ConfigError(f"noise is a number of at least 0; {self.noise!r} was given.")
+        if type(self.score_noise) not in (int, float) or not 0 <= self.score_noise < math.inf:
+            raise ConfigError(
+                f"score_noise is a number of at least 0; {self.score_noise!r} was given."
+            )
         check_seed(self.seed)
 
     def num_removed(self, grid: Grid) -> int:
@@ -85,7 +88,7 @@ class SiTo(Matching):
         score = (tokens * tokens.sum(dim=1, keepdim=True)).sum(dim=-1)
         draw = fixed_draw(grid.num_tokens, self.seed, normal=True).to(tokens.device)
         table = windows.token_index(tokens.device)
-        slots = (score + self.noise * draw)[:, table]
+        slots = (score + self.score_noise * draw)[:, table]
         slots = slots.masked_fill(~windows.valid(tokens.device), -torch.inf)
         elected = slots.argmax(dim=-1, keepdim=True)
         return table.expand(len(tokens), -1, -1).gather(2, elected).squeeze(2)

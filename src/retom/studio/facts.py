@@ -83,12 +83,14 @@ def where(model: Model) -> str:
 
 
 def setting(request: Request) -> str:
-    """How it merges in a few words: method, ratio, window, scope."""
+    """How it merges in a few words: method, ratio, window, scope, noise."""
     values = request.values
     paper = " (paper)" if values["preset"] == "paper" and values["method"] == "retom" else ""
     words = [f"{values['method']}{paper}", f"{values['ratio']:g}"]
     words += [values["window"]] if values["window"] not in (None, "auto") else []
-    return " · ".join([*words, *([] if values["scope"] == "auto" else [values["scope"]])])
+    words += [] if values["scope"] == "auto" else [values["scope"]]
+    words += [f"whole below {values['whole_below']:g}"] if values["whole_below"] else []
+    return " · ".join(words)
 
 
 def picture(values: Mapping[str, Any]) -> str:

@@ -33,6 +33,7 @@ EXAMPLES = (
 )
 """Prompts that the bundled models were trained for."""
 
+_MOST_WHOLE = 0.6
 _MOST_RATIO = 0.9
 """More leaves nothing to look at."""
 _RANDOM_SEED = "() => Math.floor(Math.random() * 2 ** 32)"
@@ -87,6 +88,15 @@ def add_settings(studio: Studio) -> Fields:
         fields["method"] = gr.Dropdown(list(METHODS), value="retom", label="Method", min_width=90)
         fields["window"] = gr.Dropdown(list(WINDOWS), value="auto", label="Window", min_width=80)
         fields["scope"] = gr.Dropdown(list(SCOPES), value="auto", label="Scope", min_width=90)
+    fields["whole_below"] = gr.Slider(
+        0,
+        _MOST_WHOLE,
+        value=config_of({}).noise[0],
+        step=0.05,
+        label="Whole below noise",
+        info="Leaves the last steps un-merged; 0 merges in all, 1 would be pure noise",
+        elem_id="retom-whole",
+    )
     with gr.Row(elem_id="retom-sampling"):
         for name, label in (
             ("height", "Height"),
@@ -131,13 +141,14 @@ def of_model(model: Model, limits: Limits) -> list[Any]:
 
 
 def of_preset(preset: object) -> list[Any]:
-    """Updates of method, ratio, window and scope, once a preset was chosen.
+    """Updates of method, ratio, window, scope and noise, once a preset was chosen.
 
     Raises:
         ConfigError: There is no such preset.
     """
     config = config_of({"preset": preset})
-    return [config.method.name, *_of_options(config.method.name, config.method), config.scope]
+    options = _of_options(config.method.name, config.method)
+    return [config.method.name, *options, config.scope, config.noise[0]]
 
 
 def of_method(method: object) -> list[Any]:

@@ -65,12 +65,13 @@ class Handlers:
         ratio: object,
         window: object,
         scope: object,
+        whole_below: object,
         last: Drawn | None,
         request: gr.Request,
     ) -> Generator[Update]:
         """Draw a prompt un-merged and merged."""
         given = (model, prompt, negative_prompt, seed, steps, guidance, height, width)
-        given += (preset, method, ratio, window, scope)
+        given += (preset, method, ratio, window, scope, whole_below)
         values = form.given(dict(zip(NAMES, given, strict=True)))
         view = self.view
         yield self._buttons(busy=True) | {self.fresh: None, view.note: gr.update(visible=False)}
@@ -144,7 +145,7 @@ class Handlers:
             return form.filled(read_request(values, self.studio.models, self.studio.limits))
 
     def choose_preset(self, preset: object) -> list[Any]:
-        """Fill in method, ratio, window and scope."""
+        """Fill in method, ratio, window, scope and noise."""
         with _refusals():
             return form.of_preset(preset)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, cast
 
 from retom import viz
+from retom.errors import ConfigError
 from retom.studio import stage
 from retom.studio.request import shortened, whole
 
@@ -43,10 +44,18 @@ def of(looked: Looked, show: object, layer: object, step: object) -> tuple[Image
         step: Call of the denoiser, from 1.
 
     Raises:
-        ConfigError: There is no such map, layer or step.
+        ConfigError: There is no such map, layer or step, or nothing merges in it.
     """
     call = whole("step", step, 1, looked.recording.calls) - 1
-    look = looked.recording.look(str(shortened(layer)), call)
+    name = str(shortened(layer))
+    merged = [look.call for look in looked.recording.of_layer(name)]
+    if call not in merged:
+        steps = ", ".join(str(other + 1) for other in merged)
+        raise ConfigError(
+            f"These settings leave step {call + 1} whole: nothing merges in it. Steps that merge: "
+            f"{steps}."
+        )
+    look = looked.recording.look(name, call)
     drawing = viz.drawn(look, cast("Map", shortened(show)))
     words = (
         f"{look.grid.num_tokens} tokens to {look.num_kept} · {look.grid} grid · "

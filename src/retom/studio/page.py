@@ -105,7 +105,7 @@ def _connect_work(page: gr.Blocks, handlers: Handlers, fields: form.Fields) -> N
 
 
 def _connect_fields(handlers: Handlers, fields: form.Fields) -> None:
-    merging = [fields[name] for name in ("method", "ratio", "window", "scope")]
+    merging = [fields[name] for name in ("method", "ratio", "window", "scope", "whole_below")]
     fields["preset"].input(handlers.choose_preset, fields["preset"], merging, **_PRIVATE)
     fields["method"].input(handlers.choose_method, fields["method"], merging[1:3], **_PRIVATE)
     own = form.defaults(next(iter(handlers.studio.models.values())), handlers.studio.limits)

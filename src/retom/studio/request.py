@@ -41,6 +41,7 @@ NAMES = (
     "ratio",
     "window",
     "scope",
+    "whole_below",
 )
 """Everything that can be asked for."""
 
@@ -92,6 +93,7 @@ def read_request(values: object, models: Mapping[str, Model], limits: Limits) ->
         "ratio": config.method.ratio,
         "window": window_words(getattr(config.method, "window", None)),
         "scope": config.scope,
+        "whole_below": config.noise[0],
     }
     return Request(name, settings, config, read)
 
@@ -99,7 +101,8 @@ def read_request(values: object, models: Mapping[str, Model], limits: Limits) ->
 def config_of(given: Mapping[str, Any]) -> Config:
     """The configuration of a preset with the visitor's options on top.
 
-    A method that is not the preset's comes with its own defaults in place of the preset.
+    A method that is not the preset's comes with its own defaults in place of the preset, at the
+    preset's noise, so that methods are compared over the same steps.
 
     Raises:
         ConfigError: An option is unknown to the method or out of its range.
@@ -110,7 +113,7 @@ def config_of(given: Mapping[str, Any]) -> Config:
     method = given.get("method", config.method.name)
     check_choice("method", shortened(method), tuple(METHODS))
     if method != config.method.name:
-        config = Config(method=METHODS[method]())
+        config = Config(method=METHODS[method](), noise=config.noise)
     options: dict[str, Any] = {}
     for name in ("ratio", "window"):
         if name in given and name not in takes(method):
@@ -124,6 +127,9 @@ def config_of(given: Mapping[str, Any]) -> Config:
     if "scope" in given:
         check_choice("scope", shortened(given["scope"]), SCOPES)
         options["scope"] = given["scope"]
+    if "whole_below" in given:
+        low = _number("whole_below", given["whole_below"], 0.0, 1.0)
+        options["noise"] = (low, config.noise[1])
     return config.with_options(**options)
 
 

@@ -5,7 +5,7 @@ from retom import viz
 
 with viz.record(handle) as recording:
     picture = pipe("a red apple", num_inference_steps=20).images[0]
-look = recording.look(layer=0, call=-1)
+look = recording.look(layer=0)
 viz.to_picture(viz.drawn(look, "groups"), picture).save("groups.png")
 ```
 

@@ -92,17 +92,20 @@ class Recording:
         """Names of the layers that merged, in the order in which they ran."""
         return tuple(dict.fromkeys(look.layer for look in self.looks))
 
-    def look(self, layer: str | int = 0, call: int = -1) -> Look:
+    def look(self, layer: str | int = 0, call: int | None = None) -> Look:
         """What a layer merged in a call.
 
         Args:
             layer: Its name, or its place in :attr:`layers`.
-            call: Counted from 0; from the end where it is negative.
+            call: Counted from 0; from the end where it is negative; None for the last one in which
+                the layer merged.
 
         Raises:
             ConfigError: Nothing merged there; the message says where something did.
         """
         found = self.of_layer(layer)
+        if call is None:
+            return found[-1]
         number = call + self.calls if call < 0 else call
         for look in found:
             if look.call == number:
