@@ -283,7 +283,15 @@ def found():
     result = bench(
         tiny.sd_pipeline(),
         rounds=2,
-        methods=["unmerged", "oracle", SMALL, "todo", "tomesd", "retom:refresh=2"],
+        methods=[
+            "unmerged",
+            "oracle",
+            SMALL,
+            "todo",
+            "tomesd",
+            "retom:refresh=2",
+            "retom:noise=0.2+1",
+        ],
         ratios=[0.5, 0.8],
         scopes=["attention", "kv"],
         on_progress=lambda *words: told.append(words),
@@ -318,6 +326,7 @@ def test_who_cannot_merge_has_a_sentence_instead_of_a_time(found):
     assert "other numbers of tokens than the oracle" in rows["tomesd · 0.8 · attention"].note
     assert not rows[f"{SMALL} · 0.8 · attention"].seconds
     assert "use part picture" in rows["retom:refresh=2 · 0.5 · attention"].note
+    assert "with retom eval" in rows["retom:noise=0.2+1 · 0.5 · attention"].note
     notes = "\n".join(found[0].notes())
     assert "tomesd · kv: not timed. It merges around the self-attention of UNets" in notes
 
@@ -378,7 +387,14 @@ def test_layers_have_plan_merge_and_unmerge():
         tiny.sd_pipeline(),
         rounds=2,
         part="layer",
-        methods=["retom", "retom:share=level", "tomesd", "retom:refresh=2", "importance"],
+        methods=[
+            "retom",
+            "retom:share=level",
+            "tomesd",
+            "retom:refresh=2",
+            "retom:noise=0.2+1",
+            "importance",
+        ],
         scopes=["attention"],
     )
     (case,) = result.cases
@@ -388,7 +404,7 @@ def test_layers_have_plan_merge_and_unmerge():
         assert rows[name].pieces.keys() == {"plan", "merge", "unmerge"}
         assert rows[name].overhead.value > 0
     assert rows["un-merged"].overhead is None
-    for name in ("retom:refresh=2", "importance"):
+    for name in ("retom:refresh=2", "retom:noise=0.2+1", "importance"):
         assert "use part denoiser or picture" in rows[name].note
     assert "plan ms" in str(result)
 

@@ -90,8 +90,8 @@ def test_an_unknown_option_is_refused_with_the_known_ones():
     with pytest.raises(
         ConfigError,
         match=r"Unknown option rate\. ReToM takes allocation, alternate, kv_lean, merge, ratio, "
-        "reach, rematch, unmerge, window; the configuration takes levels, method, refresh, rules, "
-        "scope, score, share, size_",
+        "reach, rematch, unmerge, window; the configuration takes levels, method, noise, refresh, "
+        "rules, scope, score, share, size_",
     ):
         Config().with_options(rate=0.5)
 

@@ -198,7 +198,8 @@ def test_methods_without_windows_have_no_maps_of_them(studio):
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        ({"ratio": 0}, "Nothing merged in this picture; draw one at a ratio above 0."),
+        ({"ratio": 0}, "Nothing merged in this picture: its ratio is 0"),
+        ({"whole_below": 0.9}, "below the noise at which they merge, 0.9."),
         ({"method": "toma"}, "share tokens out by weights"),
     ],
 )

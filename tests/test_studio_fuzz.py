@@ -28,6 +28,7 @@ RELAXED = settings(
 QUICK = [Phase.explicit, Phase.reuse, Phase.generate]
 """Without shrinking: it would draw for minutes, and an example says which field it was."""
 TINY = {"prompt": "red", "height": 16, "width": 16, "steps": 1, "window": "2x2"}
+"""Of DDIM's one step the timestep is 1, below the noise at which presets merge."""
 FILE = {"orig_name": "a.png", "meta": {"_type": "gradio.FileData"}}
 ODD = [
     *(True, None, -1, 0.5, 10**9, -(10**30), 10**400, 1e308, float("nan"), float("inf")),
@@ -298,7 +299,8 @@ class Page:
 def page(server, endpoints):
     """The page after a picture was drawn, and what merged in it was looked at."""
     page = Page(server)
-    usual = [{**{p["parameter_name"]: p["parameter_default"] for p in endpoints["/draw"]}, **TINY}]
+    usual = [{**{p["parameter_name"]: p["parameter_default"] for p in endpoints["/draw"]}}]
+    usual[0] |= {**TINY, "whole_below": 0}
     result, sentence = page("draw", [*usual[0].values(), None])
     assert result is not None, sentence
     result, sentence = page("look", [None])

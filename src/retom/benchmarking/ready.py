@@ -260,6 +260,12 @@ def _merged(
     twin = shared_copy(denoiser)
     entry: Any = torch.compile(twin) if compiled else twin
     merging = None if contender is None else contender.merging
+    if not isinstance(merging, Tomesd | None) and not merging.steady:
+        raise ConfigError(
+            "The oracle, which efficiency is measured against, merges in every call, and this "
+            "configuration at some noise alone. Time it over a picture's steps with retom eval or "
+            "retom check."
+        )
     if isinstance(merging, Tomesd):
         _refuse_transformers(twin)
         merging.apply(twin)

@@ -142,7 +142,10 @@ class Studio:
         with applied(model.pipe, request.config) as handle, viz.record(handle) as recording:
             series = draw_once(model, request.settings, "recorded", on_step, on_latents)
         if not recording.layers:
-            raise ConfigError("Nothing merged in this picture; draw one at a ratio above 0.")
+            raise ConfigError(
+                "Nothing merged in this picture: its ratio is 0, or all of its steps are below the "
+                f"noise at which they merge, {request.config.noise[0]:g}. Draw one that merges."
+            )
         return Looked(request, series.image, recording)
 
 
