@@ -204,6 +204,19 @@ def test_a_comparison_without_merging_finds_nothing(generate, capsys):
     assert "PSNR infinite" in capsys.readouterr().out
 
 
+def test_merging_by_noise_says_where_it_merged_and_when_it_did_not(generate, capsys):
+    """DDIM with four steps: timesteps 751, 501, 251, 1; the two of the warm-up: 501, 1."""
+    generate("--noise", "0.7,1", "--compare", "--steps", 4)
+    printed = capsys.readouterr().out
+    assert "retom, ratio 0.5, noise 0.7 to 1 · seed 0" in printed
+    assert re.search(r"tokens on 16x16, noise 0.7 to 1 +256 +128 +50% fewer", printed)
+    assert "Nothing merged" not in printed
+    generate("--noise", "0.8,1", "--compare", "--steps", 4)
+    printed = capsys.readouterr().out
+    assert "Nothing merged: no step of this picture is at a noise that merges." in printed
+    assert re.search(r"SSIM 1\.0000", printed)
+
+
 def test_medians_and_speedups():
     black, white = (Image.new("RGB", (16, 16), colour) for colour in ("black", "white"))
     slow = Series.of([Series(black, (s,), (s / 2,)) for s in (9.0, 4.0, 6.0)])

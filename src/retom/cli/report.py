@@ -17,6 +17,7 @@ from rich.text import Text
 import retom
 from retom.drawing.sheet import GAIN, Panel, difference_map, sheet
 from retom.methods import METHODS
+from retom.noise import EVERY
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -123,6 +124,10 @@ def print_result(record: Record) -> None:
         console.print(Text(f"\n{closeness} · {timed}"))
     for line in record["skipped"]:
         console.print(Text(line))
+    config = record["config"]
+    by_noise = config["noise"] != list(EVERY) or config["rules"]
+    if by_noise and not record["levels"]:
+        console.print(Text("Nothing merged: no step of this picture is at a noise that merges."))
     console.print(Text(f"Saved to {record['output']}"))
 
 
@@ -142,7 +147,9 @@ def _table(record: Record) -> Table:
     for level in _merging(record):
         grid = f"{level['grid']['height']}x{level['grid']['width']}"
         fewer = f"{1 - level['kept'] / level['tokens']:.0%} fewer"
-        table.add_row(f"tokens on {grid}", f"{level['tokens']}", f"{level['kept']}", fewer)
+        low, high = level["noise"]
+        at = "" if (low, high) == EVERY else f", noise {low:g} to {high:g}"
+        table.add_row(f"tokens on {grid}{at}", f"{level['tokens']}", f"{level['kept']}", fewer)
     return table
 
 
@@ -157,6 +164,8 @@ def _facts(record: Record) -> list[str]:
     words = [name] + [f"{key} {_words(value)}" for key, value in method.items()]
     if record["config"]["levels"] != [0]:
         words.append(f"levels {_words(record['config']['levels'], ',')}")
+    if record["config"]["noise"] != list(EVERY):
+        words.append("noise {:g} to {:g}".format(*record["config"]["noise"]))
     facts = [", ".join(words), f"seed {record['seed']}", f"{record['steps']} steps"]
     facts += [f"guidance {record['guidance']:g}", f"{record['height']}x{record['width']} px"]
     if record["negative_prompt"]:

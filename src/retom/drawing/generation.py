@@ -219,8 +219,10 @@ def compare(
         count = f" {pair + 1}/{repeat}" if repeat > 1 else ""
         for merges in (False, True) if pair % 2 == 0 else (True, False):
             if merges:
-                with applied(model.pipe, config):
+                with applied(model.pipe, config) as handle:
                     merged.append(draw_once(model, settings, f"merged{count}", on_step, on_latents))
+                if not summary.seen:  # the few steps of the warm-up may have no such noise
+                    summary = handle.summary()
             else:
                 unmerged.append(
                     draw_once(model, settings, f"un-merged{count}", on_step, on_latents)
