@@ -404,8 +404,9 @@ def test_layers_have_plan_merge_and_unmerge():
         assert rows[name].pieces.keys() == {"plan", "merge", "unmerge"}
         assert rows[name].overhead.value > 0
     assert rows["un-merged"].overhead is None
-    for name in ("retom:refresh=2", "retom:noise=0.2+1", "importance"):
+    for name in ("retom:refresh=2", "importance"):
         assert "use part denoiser or picture" in rows[name].note
+    assert "with retom eval" in rows["retom:noise=0.2+1"].note
     assert "plan ms" in str(result)
 
 

@@ -97,7 +97,7 @@ class StandInSampling:
     def model_sampling(self):
         return self
 
-    sigma_max = 1.0
+    sigma_min, sigma_max = 0.001, 1.0
 
     def percent_to_sigma(self, percent):
         return 1 - percent

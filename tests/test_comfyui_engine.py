@@ -331,6 +331,14 @@ def test_noise_is_what_the_library_means_by_it(family):
         assert noise(torch.tensor([0.25]), sampling) == pytest.approx(0.25)
 
 
+def test_logarithms_in_place_of_timesteps_are_refused():
+    comfy_engine.engine()
+    sampling = importlib.import_module("comfy.model_sampling").ModelSamplingContinuousEDM()
+    settings = comfy_node.part("running").Settings(Config(noise=(0.2, 1.0)))
+    with pytest.raises(retom.ConfigError, match="ContinuousEDM tells the model logarithms"):
+        settings.noise(torch.tensor([3.0]), sampling)
+
+
 def test_noise_decides_in_a_whole_picture():
     model = comfy_engine.build("SD15")
     plain, merged = sample(model), sample(patched(model))

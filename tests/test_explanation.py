@@ -114,6 +114,20 @@ def test_the_whole_is_that_of_an_unmerged_call():
     assert explained().flops == counted(two_levels(), tiny.inputs(batch=1), ratio=0)
 
 
+def test_noise_counts_in_every_ceiling_and_no_level_is_spoken_of_twice():
+    always, late = (retom.explain(tiny.sd_pipeline(), noise=noise) for noise in ((0, 1), (0.2, 1)))
+    for ceiling in always.ceilings:
+        of_late = late.ceiling(ceiling.scope, ceiling.levels)
+        if ceiling.flops is None:
+            assert of_late.flops is None
+            continue
+        expected = 0.2 * always.flops + 0.8 * ceiling.flops
+        assert of_late.flops == pytest.approx(expected), ceiling
+    levels = [words.split(" (")[0] for words in late.advice if words.startswith("Level")]
+    assert len(levels) == len(set(levels))
+    assert "noise 0.2 to 1, 256 tokens to 128" in str(late)
+
+
 def test_rules_by_noise_are_averaged():
     """Half of the noise levels run un-merged."""
     rule = retom.Rule(method=None, noise=(0.0, 0.5))

@@ -170,6 +170,9 @@ def test_a_host_that_tells_the_noise_level_can_merge_by_noise():
     assert not HostCall(Config(method=ReToM(ratio=0.0))).merges
     with pytest.raises(retom.ConfigError, match="noise level of the call was not told"):
         HostCall(config)
+    with pytest.raises(retom.ConfigError, match="noise level of 500, and merging by noise knows 0"):
+        HostCall(config, noise=500)
+    assert HostCall(config, noise=1 + 5e-7).merges_on(0)  # rounding
 
 
 def test_what_a_single_call_does_not_tell_is_refused():

@@ -63,11 +63,21 @@ class Settings:
 
         ``timestep`` is what ComfyUI tells the model: of 1000 in training, or the sigma itself in
         models of flow matching. So its share of the largest one is the library's noise level.
+
+        Raises:
+            ConfigError: It is something else, such as EDM's logarithms.
         """
         if self.config.steady:
             return None
-        largest = float(sampling.timestep(torch.as_tensor(sampling.sigma_max)))
-        return float(sampling.timestep(sigma.max())) / largest
+        ends = (sampling.sigma_min, sampling.sigma_max)
+        least, largest = (float(sampling.timestep(torch.as_tensor(end))) for end in ends)
+        if least < 0:
+            raise ConfigError(
+                f"{type(sampling).__name__} tells the model logarithms and no timesteps, so that a "
+                "preset cannot know which steps are the last. Use preset custom, or the advanced "
+                "node with end_percent=0.8."
+            )
+        return min(float(sampling.timestep(sigma.max())) / largest, 1.0)
 
 
 @dataclass(eq=False)

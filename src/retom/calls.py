@@ -17,9 +17,6 @@ if TYPE_CHECKING:
 Args = tuple[Any, ...]
 Kwargs = dict[str, Any]
 
-_ROUNDING = 1e-6
-"""How far beyond 0 and 1 a noise level may lie."""
-
 
 def noise_level(value: object, timestep: Timestep) -> float:
     """The noise level of a call, 1 for pure noise; waits for the device that it is on.
@@ -35,22 +32,6 @@ def noise_level(value: object, timestep: Timestep) -> float:
             f"call; {len(set(values))} different ones were given."
         )
     return (values[0] - timestep.clean) / (timestep.noisy - timestep.clean)
-
-
-def check_noise_known(noise: float) -> None:
-    """Refuse a noise level of which merging by noise could not say where it stands.
-
-    Raises:
-        ConfigError: The scheduler's timesteps are no timesteps of training: those of EDM are
-            logarithms.
-    """
-    if not -_ROUNDING <= noise <= 1 + _ROUNDING:
-        raise ConfigError(
-            f"The denoiser was called at a noise level of {noise:.4g}, and merging by noise knows "
-            "0 to 1: this scheduler tells the denoiser something else than timesteps of training. "
-            "Use another scheduler, or merge at every noise level: noise=(0.0, 1.0) and no rules "
-            "by noise."
-        )
 
 
 def bind(parameters: tuple[str, ...], args: Args, kwargs: Kwargs) -> dict[str, Any]:

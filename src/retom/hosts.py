@@ -20,6 +20,7 @@ from retom.config import SHARINGS
 from retom.errors import ConfigError
 from retom.hints import Hints
 from retom.methods.local import LOCAL_ALLOCATIONS, UNMERGES
+from retom.noise import check_noise_level
 from retom.plan import MERGE_MODES
 from retom.span import find_span, merge_call, unmerge_output
 
@@ -60,7 +61,7 @@ class HostCall:
 
     Raises:
         ConfigError: The configuration needs what the host does not tell: the noise level, other
-            calls, or a layer's keys.
+            calls, or a layer's keys; or the noise level is none.
     """
 
     def __init__(self, config: Config, *, noise: float | None = None) -> None:
@@ -86,7 +87,7 @@ class HostCall:
                 "own plans compare the tokens that it hands over: use score='input'."
             )
         self.config = config
-        self.noise = noise
+        self.noise = noise if noise is None or config.steady else check_noise_level(noise)
         self._shared: dict[tuple[int, Grid, int, bool], TokenPlan] = {}
 
     @property

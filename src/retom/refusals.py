@@ -54,7 +54,8 @@ def refuse_cache_on_trial(hook: object, layer: str) -> None:
 
 _ADVICE = (
     "Keep the plans of a picture's first step with refresh=(1.0,), or call disable_cache() and use "
-    "a cache of whole blocks, FirstBlockCacheConfig or MagCacheConfig."
+    "a cache of whole blocks, FirstBlockCacheConfig or MagCacheConfig. Plans that are kept need "
+    "merging at every noise level: noise=(0.0, 1.0), and no rules by noise."
 )
 
 

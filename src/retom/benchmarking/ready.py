@@ -17,7 +17,6 @@ from retom.handle import apply, handle_of
 from retom.hooks.layers import merges_apart
 from retom.hooks.trial import tries_block
 from retom.models import find_denoiser, layout_of
-from retom.models.unet import is_unet
 from retom.span import find_span
 
 if TYPE_CHECKING:
@@ -75,7 +74,7 @@ def ready_denoiser(
     Raises:
         ConfigError: The contender cannot merge here, or one call does not tell what it costs.
     """
-    _refuse_reuse(contender)
+    refuse_reuse(contender)
     entry, twin = _merged(denoiser, contender, compiled=compiled)
     # tomesd reads the latents as the first argument by position.
     first = [inputs[name] for name in _BY_POSITION if name in inputs and "sample" in inputs]
@@ -153,9 +152,10 @@ def _ready_method(place: Place, config: Config, twin: nn.Module, module: nn.Modu
         )
     if place.module != place.block and config.skip is not None and tries_block(config):
         raise ConfigError("With score='block' skip times the whole block; use part block.")
+    refuse_noise(config)
     if config.needs_timestep:
         raise ConfigError(
-            "Merging by noise, refresh, alternate and importance depend on a whole call of the "
+            "refresh, alternate and importance depend on a whole call of the "
             "denoiser; use part denoiser or picture."
         )
     handle = apply(twin, config)
@@ -225,7 +225,7 @@ def _pieces(
 
 
 def _ready_tomesd(place: Place, merging: Tomesd, twin: nn.Module, module: nn.Module) -> Ready:
-    _refuse_transformers(twin)
+    refuse_transformers(twin)
     tokens = _image_tokens(place)
     merging.apply(twin, tokens.device)
     info: Any = twin._tome_info
@@ -260,35 +260,14 @@ def _merged(
     twin = shared_copy(denoiser)
     entry: Any = torch.compile(twin) if compiled else twin
     merging = None if contender is None else contender.merging
-    if not isinstance(merging, Tomesd | None) and not merging.steady:
-        raise ConfigError(
-            "The oracle, which efficiency is measured against, merges in every call, and this "
-            "configuration at some noise alone. Time it over a picture's steps with retom eval or "
-            "retom check."
-        )
+    if not isinstance(merging, Tomesd | None):
+        refuse_noise(merging)
     if isinstance(merging, Tomesd):
-        _refuse_transformers(twin)
+        refuse_transformers(twin)
         merging.apply(twin)
     elif merging is not None:
         apply(entry, merging)
     return entry, twin
-
-
-def _refuse_transformers(denoiser: nn.Module) -> None:
-    if not is_unet(denoiser):
-        raise ConfigError(
-            f"tomesd merges in the blocks of UNets alone; this is a {type(denoiser).__name__}."
-        )
-
-
-def _refuse_reuse(contender: Contender | None) -> None:
-    if contender is None or isinstance(contender.merging, Tomesd):
-        return
-    if contender.merging.refresh is not None:
-        raise ConfigError(
-            "refresh reuses plans from one timestep to the next, which a call at one timestep over "
-            "and over does not tell; use part picture."
-        )
 
 
 def _image_tokens(place: Place) -> Tensor:

@@ -207,6 +207,8 @@ def compare(
         short = settings  # each stretch of noise merges its own way and is timed when it comes
     with applied(model.pipe, config) as handle:  # first of all: it checks the ratio at this size
         draw_once(model, short, "warming up", on_step)
+        if not config.steady and not handle.summary().seen:  # so few steps may have no such noise
+            draw_once(model, settings, "warming up", on_step)
         summary = handle.summary()
     if config.skip == UNPROFITABLE:
         # Each pair applies merging anew; it shall not be decided anew, nor timed in what is timed.
@@ -219,10 +221,8 @@ def compare(
         count = f" {pair + 1}/{repeat}" if repeat > 1 else ""
         for merges in (False, True) if pair % 2 == 0 else (True, False):
             if merges:
-                with applied(model.pipe, config) as handle:
+                with applied(model.pipe, config):
                     merged.append(draw_once(model, settings, f"merged{count}", on_step, on_latents))
-                if not summary.seen:  # the few steps of the warm-up may have no such noise
-                    summary = handle.summary()
             else:
                 unmerged.append(
                     draw_once(model, settings, f"un-merged{count}", on_step, on_latents)

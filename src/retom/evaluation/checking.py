@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from retom.evaluation.timed_drawing import OnPicture, TimedPicture
+    from retom.summary import Summary
 
 PROMPTS = ("a red apple on a blue background", "a small house in a green field")
 """Drawn if no prompts are given."""
@@ -174,6 +175,9 @@ def check(
             short = call  # each stretch of noise merges its own way and is timed when it comes
         with switch():
             drawing.run(prompts[0], seeds[0], "warming up", short)
+            if not switch.config.steady and not _summary(pipe).seen:
+                # of so few steps none may have a noise that merges
+                drawing.run(prompts[0], seeds[0], "warming up", call)
             kept = _kept(pipe)
         drawing.run(prompts[0], seeds[0], "warming up", short)
         pictures: dict[tuple[str, int], tuple[TimedPicture, TimedPicture]] = {}
@@ -193,10 +197,17 @@ def check(
 
 def _kept(pipe: object) -> float:
     """Share of the tokens that stay on the largest grid that merges."""
+    summary = _summary(pipe)
+    merging = [level for level in summary.levels if level.kept < level.tokens]
+    if not merging or (not summary.seen and not summary.config.steady):
+        return 1.0  # no step of a picture had a noise that merges
+    return merging[0].kept / merging[0].tokens
+
+
+def _summary(pipe: object) -> Summary:
     handle = handle_of(pipe)
     assert handle is not None
-    merging = [level for level in handle.summary().levels if level.kept < level.tokens]
-    return merging[0].kept / merging[0].tokens if merging else 1.0
+    return handle.summary()
 
 
 def _summed(

@@ -42,7 +42,7 @@ def pick(
         if not any(_fits(contender, pattern) for contender in contenders):
             methods = ", ".join(dict.fromkeys(contender.method for contender in contenders))
             raise ConfigError(f"No method fits {pattern!r}; there are {methods}.")
-    taken = {c.name for c in contenders if c.own or any(_fits(c, p) for p in always)}
+    taken = {c.name for c in contenders if c.stands_apart or any(_fits(c, p) for p in always)}
     for group in {(c.ratio, c.scope) for c in contenders}:
         members = [c for c in contenders if (c.ratio, c.scope) == group]
         taken |= {c.name for c in members if c.name not in errors}

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from retom.calls import bind, check_noise_known, noise_level
+from retom.calls import bind, noise_level
 from retom.drawing.failing import failures_of
 from retom.evaluation.store import key_of
 from retom.grid import Grid
 from retom.models import find_denoiser, find_entry, layout_of
+from retom.noise import check_noise_level
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -78,5 +79,5 @@ def _watched(subject: Subject, sample: Sample) -> dict[str, Any]:
     finally:
         removable.remove()
     for value in noise:
-        check_noise_known(value)
+        check_noise_level(value)
     return {"noise": noise, **seen}

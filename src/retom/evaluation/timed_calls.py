@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from retom.config import Config
+from retom.errors import ConfigError
 from retom.evaluation.noise import schedule_length
 from retom.evaluation.screening import Calls
 from retom.evaluation.steps import steps_of
@@ -84,12 +85,23 @@ def _shares(subject: Subject, samples: Sequence[Sample], contender: Contender) -
     if not isinstance(config, Config) or config.steady:
         return {subject.timesteps[len(subject.timesteps) // 2]: 1.0}
     steps = steps_of(subject, samples)
+    length = schedule_length(subject.pipe.scheduler)
+
+    def way(noise: float) -> tuple[object, ...]:
+        return tuple(config.method_at(level, noise) for level in steps.grids)
+
     ways: dict[tuple[object, ...], list[float]] = {}
     for noise in steps.noise:
-        way = tuple(config.method_at(level, noise) for level in steps.grids)
-        ways.setdefault(way, []).append(noise)
-    length = schedule_length(subject.pipe.scheduler)
-    return {
-        min(round(noise[len(noise) // 2] * length), length - 1): len(noise) / len(steps.noise)
-        for noise in ways.values()
-    }
+        ways.setdefault(way(noise), []).append(noise)
+    found: dict[int, float] = {}
+    for merging, levels in ways.items():
+        whole = [min(round(noise * length), length - 1) for noise in levels]
+        # Steps between two timesteps are rounded, which may cross the bound of a way.
+        alike = [timestep for timestep in whole if way(timestep / length) == merging]
+        if not alike:
+            raise ConfigError(
+                f"{contender.name} merges its own way at noise {levels[0]:.4f} alone, and no whole "
+                f"timestep of {length} is there: move the bounds of its noise."
+            )
+        found[alike[len(alike) // 2]] = len(levels) / len(steps.noise)
+    return found

@@ -64,6 +64,8 @@ def _closeness(found: Check) -> str:
 
 
 def _advice(found: Check) -> str:
+    if found.kept == 1:
+        return "Nothing merged: the ratio is 0, or no step has a noise that merges."
     near = fmean(found.psnr) >= NEAR_DB
     if found.speedup < FASTER:
         return (

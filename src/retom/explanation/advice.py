@@ -37,10 +37,13 @@ def advise(explanation: Explanation) -> Explanation:
 def _of_layers(explanation: Explanation) -> list[str]:
     """Levels on which merging costs more than it saves, or which the windows cannot reach."""
     sentences: list[str] = []
-    seen: set[tuple[int | None, tuple[float, float]]] = set()
+    seen: set[tuple[int | None, tuple[float, float] | None]] = set()
     for layer in explanation.layers:
-        key = layer.level, layer.noise
-        alike = [x for x in explanation.layers if (x.level, x.noise) == key]
+        alike = [x for x in explanation.layers if (x.level, x.noise) == (layer.level, layer.noise)]
+        merging = [x for x in explanation.layers if x.merges and x.level == layer.level]
+        if merging and not layer.merges:
+            continue  # what is to be said of the level is said of the noise at which it merges
+        key = layer.level, layer.noise if merging else None
         if key in seen or layer.tokens is None or layer.grid is None:
             continue
         seen.add(key)
@@ -144,11 +147,13 @@ def _growth_of_layer(layer: LayerCost, balance: float) -> float | None:
 
 def _growth_of_whole(explanation: Explanation) -> float | None:
     """How many times as many tokens bring the configured scope to :data:`WORTH_IT`."""
-    top = explanation.layers[0].noise
-    layers = [layer for layer in explanation.layers if layer.noise == top]
-    squared = sum(layer.flops.attention for layer in layers)
-    squared_kept = sum(layer.flops_kept.attention for layer in layers)
-    kept = sum(layer.flops_kept.total - layer.flops.total for layer in layers) + explanation.flops
+    squared = squared_kept = 0.0
+    kept = float(explanation.flops)
+    for layer in explanation.layers:
+        share = layer.noise[1] - layer.noise[0]  # of all noise levels, evenly
+        squared += share * layer.flops.attention
+        squared_kept += share * layer.flops_kept.attention
+        kept += share * (layer.flops_kept.total - layer.flops.total)
     gain = squared - WORTH_IT * squared_kept
     missing = WORTH_IT * (kept - squared_kept) - (explanation.flops - squared)
     return missing / gain if gain > 0 else None

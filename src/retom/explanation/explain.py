@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from retom.config import SCOPES, Config
@@ -187,15 +188,14 @@ def _ceilings(config: Config, runs: Runs) -> tuple[Ceiling, ...]:
 
 
 def _ceiling(scope: str, levels: str, config: Config, runs: Runs) -> Ceiling:
-    plateaus = config.plateaus() if levels == "configured" else ((0.0, 1.0),)
+    if levels == "all":
+        config = replace(config, levels="all", rules=())
     total = 0.0
-    for noise in plateaus:
+    for noise in config.plateaus():
         saved = 0
         for name, level in runs.levels.items():
             flops = runs.unmerged.blocks[name]
-            method = config.method
-            if levels == "configured":
-                method = config.method_at(level, sum(noise) / 2)
+            method = config.method_at(level, sum(noise) / 2)
             if method is None or method.ratio == 0:
                 continue
             merged = runs.merged(scope, method)

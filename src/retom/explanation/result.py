@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from retom.noise import EVERY
+
 if TYPE_CHECKING:
     from retom.config import Config
     from retom.grid import Grid
@@ -197,6 +199,7 @@ class Explanation:
         for count, row in self.rows():
             kept = "" if row.tokens is None else f", {row.tokens} tokens to {row.kept}"
             name = row.name if row.level is None else f"level {row.level}"
+            name += "" if row.noise == EVERY else f", noise {row.noise[0]:g} to {row.noise[1]:g}"
             lines.append(
                 f"  {count} x {name}{kept}: {readable(row.flops.total)}FLOPs, {row.saved:.0%} saved"
             )

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from retom.calls import Args, Kwargs, bind, check_noise_known, noise_level
+from retom.calls import Args, Kwargs, bind, noise_level
 from retom.errors import ConfigError
 from retom.hooks.recomputation import refuse_second_run
+from retom.noise import check_noise_level
 from retom.profit import UNPROFITABLE
 from retom.refusals import UNMEASURED
 
@@ -56,7 +57,7 @@ class CallComes:
             source = bound[layout.timestep.argument]
             noise = noise_level(source, layout.timestep)
             if not config.steady:
-                check_noise_known(noise)
+                noise = check_noise_level(noise)
         state.prepare(self._grids(bound), noise, source)
         if config.needs_guidance:
             state.guidance.comes(bound[layout.picture])

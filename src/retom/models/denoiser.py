@@ -15,6 +15,7 @@ class DenoiserSpec:
     Args:
         grid: How the token grid is read from its arguments.
         timestep: How it is told the noise level.
+        distilled_timestep: The same where its configuration has ``guidance_embeds``, if otherwise.
         packed: The argument whose tokens are those of the picture and then those of its references;
             None where there are no references.
         packed_last: Whether the picture's tokens are the last of ``packed`` instead of the first.
@@ -29,6 +30,7 @@ class DenoiserSpec:
 
     grid: GridRule = field(default_factory=FeatureMap)
     timestep: Timestep = field(default_factory=Timestep)
+    distilled_timestep: Timestep | None = None
     packed: str | None = None
     packed_last: bool = False
     context: str | None = None

@@ -75,6 +75,9 @@ def transformer_layout(denoiser: nn.Module, spec: DenoiserSpec) -> Layout:
         inside = attention_site(module) if row is BASIC_BLOCK else None
         sites.append(Site(name, module, row, forward_parameters(module), None, 0, inside))
     config = getattr(denoiser, "config", None)
+    timestep = spec.timestep
+    if spec.distilled_timestep is not None and getattr(config, "guidance_embeds", False):
+        timestep = spec.distilled_timestep
     of_size = None
     if isinstance(spec.grid, FeatureMap):
         of_size = partial(_grids_of_size, rule=spec.grid, config=config)
@@ -86,7 +89,7 @@ def transformer_layout(denoiser: nn.Module, spec: DenoiserSpec) -> Layout:
         grids_of_size=of_size,
         default_grids=_default_grids(of_size, config),
         scopes=_scopes(sites),
-        timestep=spec.timestep,
+        timestep=timestep,
         reads_values=spec.grid.argument if spec.grid.reads_values else None,
         packed=spec.packed,
         packed_last=spec.packed_last,

@@ -126,7 +126,8 @@ class Recording:
         if not layers:
             raise ConfigError(
                 "Nothing merged while this was recorded. Draw a picture inside the with block, at "
-                "a ratio above 0; handle.summary() says what merges."
+                "a ratio above 0 and with steps at a noise that merges; handle.summary() says what "
+                "merges where."
             )
         if isinstance(layer, int) and -len(layers) <= layer < len(layers):
             layer = layers[layer]

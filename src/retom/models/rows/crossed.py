@@ -56,5 +56,6 @@ DENOISERS = {
     "Kandinsky5Transformer3DModel": DenoiserSpec(
         grid=FeatureMap(channels_last=True), family="Kandinsky 5 Image"
     ),
-    "SanaTransformer2DModel": DenoiserSpec(family="Sana"),
+    # Sana-Sprint hands over the sine's share of sine and cosine, 0 to 1.
+    "SanaTransformer2DModel": DenoiserSpec(distilled_timestep=Timestep(noisy=1.0), family="Sana"),
 }
