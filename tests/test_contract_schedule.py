@@ -61,9 +61,7 @@ def test_a_scheduler_without_timesteps_of_training_is_refused():
     pipe = tiny.sd_pipeline()
     pipe.scheduler = diffusers.EDMEulerScheduler()
     retom.apply(pipe, noise=(0.2, 1.0))
-    with pytest.raises(
-        ConfigError, match=r"noise level of -0\.00.* such as EDM's, cannot be followed"
-    ):
+    with pytest.raises(ConfigError, match=r"noise level of -0\.00.* EDM's, cannot be"):
         tiny.latents(pipe, num_inference_steps=4)
 
 

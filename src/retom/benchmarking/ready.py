@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
+from retom.benchmarking.refusing import refuse_noise, refuse_reuse, refuse_transformers
 from retom.calls import first_input
 from retom.errors import ConfigError
 from retom.evaluation.timing import shared_copy
