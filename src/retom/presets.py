@@ -4,7 +4,8 @@ None of them is validated on real weights, by which Stable Diffusion's or SDXL's
 were not at hand. What was measured on the model that comes along stands beside each; the numbers
 are those of ``benchmarks/results/presets.md`` (retom-emoji-256, 32 prompts, 8 steps, guidance 4,
 level 0, two CPU cores: PSNR of pictures to the un-merged ones, and speed-up of the denoiser over a
-picture; tomesd at ratio 0.5: 34.6 dB at 1.24x, the defaults at ratio 0.5: 42.2 dB at 1.42x).
+picture, of ``paper`` in a call that makes its plans; tomesd at ratio 0.5: 34.6 dB at 1.24x, the
+defaults at ratio 0.5: 42.2 dB at 1.42x).
 """
 
 from __future__ import annotations
