@@ -9,6 +9,7 @@ from tiny_transformers import FAMILIES
 from torch import nn
 
 import retom
+from retom.models import layout_of
 from retom.testing import check_block_spec
 
 
@@ -456,3 +457,10 @@ def test_a_row_is_not_replaced_by_accident():
         retom.register_block("FluxTransformerBlock", retom.BlockSpec())
     with pytest.raises(retom.ConfigError, match="There is no row of Nobody"):
         retom.unregister_block("Nobody")
+
+
+@pytest.mark.parametrize(("guided", "noisy"), [(False, 1000), (True, 1)])
+def test_sana_sprint_is_told_the_noise_from_0_to_1(guided, noisy):
+    model = tiny.sana()
+    model.register_to_config(guidance_embeds=guided)
+    assert layout_of(model).timestep.noisy == noisy

@@ -78,7 +78,8 @@ class CallComes:
 _UNSEEN_CALL = (
     "Merging by noise, refresh, alternate, protect and importance read each call on the host, "
     "which a compiled graph cannot. Compile first and apply retom to the compiled module or its "
-    "pipeline, or compile only the blocks with compile_repeated_blocks()."
+    "pipeline, or compile only the blocks with compile_repeated_blocks(). Presets merge by noise; "
+    "noise=(0.0, 1.0) merges in every call."
 )
 UNSEEN_GRID = (
     "This denoiser tells height and width by ids, which a compiled graph cannot read. Compile "
