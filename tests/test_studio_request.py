@@ -153,7 +153,7 @@ assert set(plausible) == set(NAMES)
 def test_anything_is_a_request_or_a_sentence(models, values):
     answer = request_or_sentence(values, models)
     if isinstance(answer, Request):
-        assert request_or_sentence(dict(answer.values), models).settings == answer.settings
+        assert request_or_sentence(shown(answer.values), models) == answer
     else:
         assert 10 < len(answer) < 1000
 
