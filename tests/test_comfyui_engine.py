@@ -147,15 +147,15 @@ def test_two_models_do_not_meet():
 
 
 def test_each_picture_of_a_batch_has_a_plan_of_its_own():
-    clone = patched(comfy_engine.build("Flux"))
+    # slopes of 15 random tokens amplify rounding; what is asked is whose plan merges
+    clone = patched(comfy_engine.build("Flux"), ReToM(unmerge="copy"))
     both = comfy_engine.call(clone, "Flux", batch=2)
     x, sigma, extra = comfy_engine.arguments("Flux", batch=2)
     options = {**clone.model_options["transformer_options"], "wrappers": clone.wrappers}
     first = {name: value[:1] for name, value in extra.items()}
     with torch.no_grad():
         alone = clone.model.apply_model(x[:1], sigma[:1], transformer_options=options, **first)
-    # slopes of so few random tokens amplify rounding; a plan of another picture differs by units
-    assert torch.allclose(alone, both[:1], atol=5e-3)
+    assert torch.allclose(alone, both[:1], atol=1e-4)
 
 
 @pytest.mark.parametrize("size", [(13, 10), (11, 7)])

@@ -77,6 +77,7 @@ class Settings:
                 "preset cannot know which steps are the last. Use preset custom, or the advanced "
                 "node with end_percent=0.8."
             )
+        # Samplers that add noise begin a little above the largest sigma.
         return min(float(sampling.timestep(sigma.max())) / largest, 1.0)
 
 
@@ -173,7 +174,7 @@ class RunMerged:
         if not settings.holds(t, sampling):
             return run()
         call = HostCall(settings.config, noise=settings.noise(t, sampling))
-        if not settings.config.steady and not call.merges:
+        if not call.merges:
             return run()
         return run_with(_running(call, x, options), options, run)
 

@@ -180,6 +180,12 @@ class Config:
             return self.scope != "block" and getattr(method, "weighs_by_size", False)
         return self.size_weighted
 
+    @property
+    def named_levels(self) -> set[int]:
+        """Levels that it or a rule names, where these are not all."""
+        given: list[Levels] = [self.levels, *(rule.levels for rule in self.rules)]
+        return {level for levels in given if levels != "all" for level in levels}
+
     def method_at(self, level: int, noise: float | None) -> Method | None:
         """What merges on a level at a noise level; None where nothing does."""
         for rule in reversed(self.rules):

@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from retom.config import Config
     from retom.grid import Grid
     from retom.models.spec import BlockSpec
-    from retom.rules import Levels
     from retom.token_plan import TokenPlan
 
 __all__ = ["CHOICES", "HostCall", "size_bias"]
@@ -93,8 +92,7 @@ class HostCall:
     @property
     def merges(self) -> bool:
         """Whether anything may merge in this call, on whatever level."""
-        given: list[Levels] = [self.config.levels, *(rule.levels for rule in self.config.rules)]
-        named = {0, *(level for levels in given if levels != "all" for level in levels)}
+        named = {0, *self.config.named_levels}
         return any(self.merges_on(level) for level in (*named, max(named) + 1))
 
     def merges_on(self, level: int) -> bool:

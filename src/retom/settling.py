@@ -50,8 +50,7 @@ def _check_names_exist(config: Config, layout: Layout) -> None:
 def check_levels_exist(config: Config, levels: Iterable[int]) -> None:
     """Raise :class:`ConfigError` if the configuration names a level that is not there."""
     exist = sorted(levels)
-    named = [config.levels, *(rule.levels for rule in config.rules)]
-    missing = sorted({n for given in named if given != "all" for n in given} - set(exist))
+    missing = sorted(config.named_levels - set(exist))
     if missing:
         raise ConfigError(
             f"This model has attention on levels {', '.join(map(str, exist))}, largest "

@@ -124,9 +124,8 @@ def print_result(record: Record) -> None:
         console.print(Text(f"\n{closeness} · {timed}"))
     for line in record["skipped"]:
         console.print(Text(line))
-    config = record["config"]
-    by_noise = config["noise"] != list(EVERY) and config["method"].get("ratio", 1) > 0
-    if by_noise and not record["levels"]:
+    config = retom.Config.from_dict(record["config"])
+    if config.methods() and not config.steady and not record["levels"]:
         console.print(Text("Nothing merged: no step of this picture is at a noise that merges."))
     console.print(Text(f"Saved to {record['output']}"))
 

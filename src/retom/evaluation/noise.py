@@ -61,3 +61,8 @@ def flow_noised(latents: Tensor, timestep: int, seeds: Sequence[int]) -> Tensor:
 def schedule_length(scheduler: Any) -> int:  # noqa: ANN401 - a scheduler of any class
     """Timesteps that the model was trained with."""
     return int(scheduler.config.get("num_train_timesteps", TRAINING_TIMESTEPS))
+
+
+def timestep_at(noise: float, length: int) -> int:
+    """The whole timestep of a schedule of ``length`` that is nearest to a noise level."""
+    return min(round(noise * length), length - 1)

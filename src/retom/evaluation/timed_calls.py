@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from retom.config import Config
 from retom.errors import ConfigError
-from retom.evaluation.noise import schedule_length
+from retom.evaluation.noise import schedule_length, timestep_at
+from retom.evaluation.results import UNMERGED
 from retom.evaluation.screening import Calls
 from retom.evaluation.steps import steps_of
 from retom.evaluation.store import key_of
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     from retom.evaluation.contenders import Contender
     from retom.evaluation.settings import Sample
     from retom.evaluation.subject import Subject
-
-UNMERGED = "un-merged"
 
 
 def timing_content(
@@ -95,7 +94,7 @@ def _shares(subject: Subject, samples: Sequence[Sample], contender: Contender) -
         ways.setdefault(way(noise), []).append(noise)
     found: dict[int, float] = {}
     for merging, levels in ways.items():
-        whole = [min(round(noise * length), length - 1) for noise in levels]
+        whole = [timestep_at(noise, length) for noise in levels]
         # Steps between two timesteps are rounded, which may cross the bound of a way.
         alike = [timestep for timestep in whole if way(timestep / length) == merging]
         if not alike:

@@ -39,7 +39,6 @@ def _of_layers(explanation: Explanation) -> list[str]:
     sentences: list[str] = []
     seen: set[tuple[int | None, tuple[float, float] | None]] = set()
     for layer in explanation.layers:
-        alike = [x for x in explanation.layers if (x.level, x.noise) == (layer.level, layer.noise)]
         merging = [x for x in explanation.layers if x.merges and x.level == layer.level]
         if merging and not layer.merges:
             continue  # what is to be said of the level is said of the noise at which it merges
@@ -47,6 +46,7 @@ def _of_layers(explanation: Explanation) -> list[str]:
         if key in seen or layer.tokens is None or layer.grid is None:
             continue
         seen.add(key)
+        alike = [x for x in explanation.layers if (x.level, x.noise) == (layer.level, layer.noise)]
         layers = "1 layer" if len(alike) == 1 else f"{len(alike)} layers"
         where = f"Level {layer.level} ({layer.grid} tokens, {layers})"
         if layer.flops_merged is None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import torch
 
+from retom.evaluation.results import UNMERGED
 from retom.evaluation.screening import Calls
 from retom.evaluation.store import key_of
 from retom.evaluation.timing import shared_copy
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
 
     from retom.config import Config
     from retom.tuning.work import Work
-
-UNMERGED = "un-merged"
 
 
 @dataclass(frozen=True, slots=True)

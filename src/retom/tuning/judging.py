@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from retom.evaluation.pairs import MOST_DB
+from retom.evaluation.results import UNMERGED
 from retom.evaluation.settings import SEED_STRIDE
 from retom.evaluation.store import key_of
 from retom.evaluation.timed_drawing import TimedDrawing
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
     from retom.config import Config
     from retom.metrics import Estimate
     from retom.tuning.work import Work
-
-UNMERGED = "un-merged"
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,13 +6,10 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from retom.evaluation.noise import schedule_length
+from retom.evaluation.noise import timestep_at
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from retom.evaluation.steps import Steps
-    from retom.evaluation.subject import Subject
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,11 +25,6 @@ class Plateau:
     noise: tuple[float, float]
     calls: int
     timesteps: tuple[int, ...]
-
-
-def plateaus_of(subject: Subject, steps: Steps, count: int) -> tuple[Plateau, ...]:
-    """The plateaus of a model's schedule; see :func:`plateaus`."""
-    return plateaus(steps.noise, count, schedule_length(subject.pipe.scheduler))
 
 
 def plateaus(calls: Sequence[float], count: int, length: int) -> tuple[Plateau, ...]:
@@ -54,7 +46,7 @@ def plateaus(calls: Sequence[float], count: int, length: int) -> tuple[Plateau, 
     for group, (high, low) in zip(groups, pairwise(edges), strict=True):
         shown = sorted(group)
         places = [len(shown) // 4, len(shown) - 1 - len(shown) // 4]
-        timesteps = {min(round(shown[place] * length), length - 1) for place in places}
+        timesteps = {timestep_at(shown[place], length) for place in places}
         inside = sum(noise in group for noise in calls)
         found.append(Plateau((low, high), inside, tuple(sorted(timesteps))))
     return tuple(found)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from retom.drawing.generation import check_size
 from retom.drawing.loading import Model, as_model
 from retom.errors import ConfigError
+from retom.evaluation.noise import schedule_length
 from retom.evaluation.prompts import prompts_of
 from retom.evaluation.provenance import provenance
 from retom.evaluation.steps import steps_of
@@ -25,7 +26,7 @@ from retom.tuning.choosing import Chooser, ceiling
 from retom.tuning.costs import measure_costs
 from retom.tuning.damage import measure_damage
 from retom.tuning.judging import judge
-from retom.tuning.plateaus import plateaus_of
+from retom.tuning.plateaus import plateaus
 from retom.tuning.result import SCHEDULE, Baseline, Prediction, Step, Tuned
 from retom.tuning.settings import Settings, check_target
 from retom.tuning.uniform import uniforms
@@ -163,8 +164,9 @@ def _work(subject: Subject, settings: Settings, tell: OnProgress) -> tuple[Work,
     tell("steps", "watched one picture", 1, 1)
     layout = layout_of(find_denoiser(subject.pipe))
     candidates, left_out = candidates_of(settings, layout, steps.grids)
-    plateaus = plateaus_of(subject, steps, settings.plateaus)
-    return Work(settings, subject, steps, plateaus, candidates, tell), left_out
+    length = schedule_length(subject.pipe.scheduler)
+    found = plateaus(steps.noise, settings.plateaus, length)
+    return Work(settings, subject, steps, found, candidates, tell), left_out
 
 
 def _met(settings: Settings, judged: Judged) -> bool:
